@@ -1,0 +1,155 @@
+package architecture
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// A side is a part of the product that is built, run and changed on its own.
+// A package imports from its own side and from the ground, never from another side.
+type side string
+
+const (
+	ground     side = "ground"     // under all the others
+	hub        side = "hub"        // the node agent
+	playground side = "playground" // a Kubernetes cluster on one machine
+	proof      side = "proof"      // tests, fakes and benchmarks: imports any side, and is imported by test files only
+	command    side = "command"    // mains: import any side, imported by nobody
+)
+
+// A place says where a package stands.
+type place struct {
+	pkg    string // directory below the module's root; "dir/..." covers what is below dir
+	side   side
+	floor  int // a package imports lower floors only
+	reason string
+}
+
+// floors is the table of all packages. A new package gets a row on the lowest floor that its imports allow.
+// If that floor is taken by a package that it wants to import, one of the two does not have one task.
+func floors() []place {
+	return []place{
+		{"internal/architecture", proof, 0, "reads sources as text and needs nothing of them"},
+
+		// Floor 0 knows bytes, files and time.
+		{"internal/atomicfile", ground, 0, "replaces a file so that a power cut leaves the old or the new one"},
+		{"internal/backoff", ground, 0, "delays with full jitter; knows nothing of what is tried again"},
+		{"internal/failpoint", ground, 0, "named places where tests inject faults; every package may have some"},
+		{"internal/health", ground, 0, "conditions with code and severity; those who know the facts report into it"},
+		{"internal/version", ground, 0, "which build this is"},
+		{"internal/wellknown", ground, 0, "names that users write: ports, annotations, labels, paths"},
+
+		// Floor 1 knows the words of the Kubernetes API.
+		{"internal/adminapi", ground, 1, "the status document and its client, shared by the hub and the tools that read it"},
+		{"internal/negotiate", ground, 1, "the encoding that a client and a server agree on"},
+		{"internal/request", ground, 1, "one parsed API request"},
+		{"internal/wire", ground, 1, "splits and joins list bodies and watch frames without decoding objects"},
+
+		// Floor 2: one mechanism each.
+		{"internal/credential", hub, 2, "certificates and tokens, followed as their files change"},
+		{"internal/filter", hub, 2, "changes to objects on their way out"},
+		{"internal/store", hub, 2, "durable collections"},
+		{"internal/upstream", hub, 2, "the pool of API servers; it alone decides which one is asked"},
+
+		// Floor 3: one path of a request each.
+		{"internal/forward", hub, 3, "passes a request to an API server"},
+		{"internal/offline", hub, 3, "what a write gets while the cloud is away"},
+		{"internal/replica", hub, 3, "keeps a local copy of one list+watch and serves it"},
+
+		// Floor 4: HTTP.
+		{"internal/admin", hub, 4, "/livez, /readyz, /metrics and /status"},
+		{"internal/gateway", hub, 4, "listeners, identity, and which path a request takes"},
+
+		// Floor 5: everything.
+		{"internal/hub", hub, 5, "the node agent as one value"},
+
+		// The playground climbs floors of its own, and boots the hub as a program: it never links it.
+		{"internal/playground/image", playground, 2, "container images made without a registry"},
+		{"internal/playground/netns", playground, 2, "network namespaces and the links between them"},
+		{"internal/playground/pki", playground, 2, "certificates and kubeconfigs of a cluster"},
+		{"internal/playground/proc", playground, 2, "the process as an object"},
+		{"internal/playground/workload", playground, 2, "the program that runs in the pods"},
+		{"internal/playground/component", playground, 3, "one file per Kubernetes binary: a config becomes an argument list"},
+		{"internal/playground/cluster", playground, 4, "boots components on nodes; what demo, tests and benchmarks use"},
+
+		{"test/...", proof, 8, "programs against programs, and the fakes that other tests share"},
+		{"cmd/...", command, 9, "flags, config, Run"},
+	}
+}
+
+func checkFloors(t *tree) []string {
+	var findings []string
+	for _, p := range t.packages {
+		from, ok := placeOf(p.dir)
+		if !ok {
+			findings = append(findings, fmt.Sprintf(
+				"%s: has no floor: add it to the table in internal/architecture/floors_test.go, as low as its imports allow", p.dir))
+			continue
+		}
+		for _, file := range p.files {
+			for _, imported := range file.imports() {
+				dir, own := strings.CutPrefix(imported, module+"/")
+				if !own || dir == p.dir {
+					continue
+				}
+				to, ok := placeOf(dir)
+				if !ok {
+					continue // it has its own finding
+				}
+				if why := refuse(from, to, file.test); why != "" {
+					findings = append(findings, fmt.Sprintf("%s: imports %s: %s", file.path, dir, why))
+				}
+			}
+		}
+	}
+	return findings
+}
+
+// refuse says why a package at one place may not import a package at another, or "".
+func refuse(from, to place, test bool) string {
+	switch {
+	case from.pkg == to.pkg: // below one "/..."
+		return ""
+	case to.side == command:
+		return "nobody imports a command"
+	case to.side == proof:
+		if test || from.side == proof {
+			return ""
+		}
+		return "only test files import what is for tests"
+	case from.side != to.side && to.side != ground && from.side != command && from.side != proof:
+		return fmt.Sprintf("%s does not import %s", from.side, to.side)
+	case from.floor == to.floor:
+		return fmt.Sprintf("both are on floor %d", to.floor)
+	case from.floor < to.floor:
+		return fmt.Sprintf("floor %d is above floor %d", to.floor, from.floor)
+	}
+	return ""
+}
+
+func placeOf(dir string) (place, bool) {
+	for _, row := range floors() {
+		above, open := strings.CutSuffix(row.pkg, "/...")
+		if row.pkg == dir || open && strings.HasPrefix(dir, above+"/") {
+			return row, true
+		}
+	}
+	return place{}, false
+}
+
+func TestFloorsTable(t *testing.T) {
+	seen := map[string]bool{}
+	for _, row := range floors() {
+		if seen[row.pkg] {
+			t.Errorf("%s has two rows", row.pkg)
+		}
+		seen[row.pkg] = true
+		if row.reason == "" {
+			t.Errorf("%s has no reason", row.pkg)
+		}
+		if (row.side == ground) != (row.floor <= 1) && row.side != proof {
+			t.Errorf("%s: floors 0 and 1 are the ground, and the ground ends there", row.pkg)
+		}
+	}
+}
