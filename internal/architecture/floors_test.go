@@ -42,12 +42,12 @@ func floors() []place {
 
 		// Floor 1 knows the words of the Kubernetes API.
 		{"internal/adminapi", ground, 1, "the status document and its client, shared by the hub and the tools that read it"},
+		{"internal/credential", ground, 1, "kubeconfigs, certificates and tokens as values: it follows files, and talks to nobody"},
 		{"internal/negotiate", ground, 1, "the encoding that a client and a server agree on"},
 		{"internal/request", ground, 1, "one parsed API request"},
 		{"internal/wire", ground, 1, "splits and joins list bodies and watch frames without decoding objects"},
 
 		// Floor 2: one mechanism each.
-		{"internal/credential", hub, 2, "certificates and tokens, followed as their files change"},
 		{"internal/filter", hub, 2, "changes to objects on their way out"},
 		{"internal/store", hub, 2, "durable collections"},
 		{"internal/upstream", hub, 2, "the pool of API servers; it alone decides which one is asked"},
@@ -65,6 +65,7 @@ func floors() []place {
 		{"internal/hub", hub, 5, "the node agent as one value"},
 
 		// The playground climbs floors of its own, and boots the hub as a program: it never links it.
+		{"internal/playground/binaries", playground, 2, "builds Kubernetes, etcd and containerd from the modules under build/"},
 		{"internal/playground/image", playground, 2, "container images made without a registry"},
 		{"internal/playground/netns", playground, 2, "network namespaces and the links between them"},
 		{"internal/playground/pki", playground, 2, "certificates and kubeconfigs of a cluster"},

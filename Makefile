@@ -1,0 +1,90 @@
+# Targets are verbs; `make help` lists them. `make verify` is what CI runs.
+
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+
+# The version is stamped by the linker, below; a checkout that git does not trust must still build.
+export GOFLAGS := $(strip $(GOFLAGS) -buildvcs=false)
+
+# Tests that boot clusters need root and the machine to themselves: they run one after the other, after all the others.
+cluster_tests = ./internal/playground/cluster/... ./test/e2e/...
+other_tests   = $(shell $(GO) list ./... | grep -vE '^yurt/(internal/playground/cluster|test/e2e)(/|$$)')
+run_on_clusters = $(GO) test -count=1 -v -p 1 -timeout 40m $(if $(RUN),-run '$(RUN)') $(cluster_tests)
+
+golangci_lint = $(GO) tool -modfile=tools/go.mod golangci-lint
+
+root := $(filter 0,$(shell id -u))
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: prepare ## Show a node that survives an outage, a power cut and a boot in the dark (needs root)
+	$(GO) run ./cmd/demo
+
+.PHONY: test
+test: ## Run all tests, on real clusters too (these need root and are left out without)
+ifdef root
+	$(GO) run ./cmd/playground prepare
+	$(GO) test -timeout 15m $(other_tests)
+	$(run_on_clusters)
+else
+	$(GO) run ./cmd/playground prepare || test "$$CI" != true
+	$(GO) test -timeout 15m $(other_tests)
+	@echo 'left out: the tests on real clusters ($(cluster_tests)) need root; run: sudo env "PATH=$$PATH" make test'
+	@test "$$CI" != true
+endif
+
+.PHONY: e2e
+e2e: prepare ## Run the tests on real clusters only (needs root); RUN=TestName picks some
+	$(run_on_clusters)
+
+.PHONY: race
+race: ## Run all tests but those on real clusters under the race detector, in random order
+	$(GO) test -race -shuffle=on -timeout 20m $(other_tests)
+
+.PHONY: build
+build: ## Build static binaries into bin/
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X yurt/internal/version.number=$(VERSION)' -o bin/ ./cmd/...
+
+.PHONY: prepare
+prepare: ## Install and build what demo and tests need: Debian packages, Kubernetes, etcd, containerd
+	$(GO) run ./cmd/playground prepare
+
+.PHONY: up
+up: prepare ## Boot a playground: a real Kubernetes with an edge node behind YurtHub and a bare one
+	$(GO) run ./cmd/playground up
+
+.PHONY: down
+down: ## Take the playground down, whatever state it is in
+	$(GO) run ./cmd/playground down
+
+.PHONY: verify
+verify: check vet lint prepare race test ## Run everything that CI runs, cheap checks first
+
+.PHONY: check
+check: ## Check that sources are formatted and modules are tidy and untouched
+	@files=$$(gofmt -s -l .); test -z "$$files" || { echo "not formatted (make format):"; echo "$$files"; exit 1; }
+	$(GO) mod tidy -diff
+	$(GO) -C tools mod tidy -diff
+	$(GO) mod verify
+
+.PHONY: format
+format: ## Format the sources
+	gofmt -s -w .
+
+.PHONY: vet
+vet: ## Run go vet
+	$(GO) vet ./...
+
+.PHONY: lint
+lint: ## Run the linters of .golangci.yaml
+	$(golangci_lint) run
+
+.PHONY: clean
+clean: ## Remove what was built in the checkout (built Kubernetes binaries stay in the user's cache)
+	rm -rf bin dist
