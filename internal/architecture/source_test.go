@@ -9,8 +9,9 @@ import (
 )
 
 // checkComments wants one package comment in each package, that begins as godoc expects it, and says something: what the
-// package is, what it guarantees, what it never does. That takes at least three lines where others build on it.
+// package is, what it guarantees, what it never does. That takes a few lines where others build on it.
 func checkComments(t *tree) []string {
+	const enough = 25 // words
 	var findings []string
 	for _, p := range t.packages {
 		var commented []*source
@@ -37,8 +38,8 @@ func checkComments(t *tree) []string {
 		if !strings.HasPrefix(text, begin) {
 			findings = append(findings, fmt.Sprintf("%s: package comment should begin with %q", file.path, begin))
 		}
-		if lines := len(strings.Split(strings.ReplaceAll(strings.TrimSpace(text), "\n\n", "\n"), "\n")); lines < 3 && p.name != "main" {
-			findings = append(findings, fmt.Sprintf("%s: package comment of %d lines does not say what the package is, guarantees and never does", file.path, lines))
+		if words := len(strings.Fields(text)); words < enough && p.name != "main" {
+			findings = append(findings, fmt.Sprintf("%s: package comment of %d words does not say what the package is, guarantees and never does", file.path, words))
 		}
 	}
 	return findings
