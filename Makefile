@@ -47,6 +47,11 @@ e2e: prepare ## Run the tests on real clusters only (needs root); RUN=TestName p
 race: ## Run all tests but those on real clusters under the race detector, in random order
 	$(GO) test -race -shuffle=on -timeout 20m $(other_tests)
 
+.PHONY: fuzz
+fuzz: ## Fuzz each target in turn for FUZZTIME (1m)
+	@set -e; grep -ro 'func Fuzz[A-Za-z0-9]*' --include='*_test.go' internal | while IFS=: read -r file func; do \
+		$(GO) test -run '^$$' -fuzz "^$${func#func }$$" -fuzztime $(or $(FUZZTIME),1m) "./$$(dirname "$$file")" </dev/null; done
+
 .PHONY: build
 build: ## Build static binaries into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X yurt/internal/version.number=$(VERSION)' -o bin/ ./cmd/...

@@ -1,8 +1,10 @@
 package architecture
 
 import (
+	"bytes"
 	"fmt"
 	"go/ast"
+	"io/fs"
 	"path"
 	"slices"
 	"strings"
@@ -77,8 +79,12 @@ func checkNames(t *tree) []string {
 
 // checkLength keeps files within what a person reads in one go.
 func checkLength(t *tree) []string {
-	const most = 600
+	const most, mostOfReadme = 600, 120
 	var findings []string
+	readme, err := fs.ReadFile(t.fsys, "README.md")
+	if lines := bytes.Count(readme, []byte("\n")); err == nil && lines > mostOfReadme {
+		findings = append(findings, fmt.Sprintf("README.md: has %d lines, more than %d: what is not for everybody goes into docs/", lines, mostOfReadme))
+	}
 	for _, p := range t.packages {
 		for _, file := range p.production() {
 			if file.lines > most && !ast.IsGenerated(file.ast) {
@@ -127,6 +133,32 @@ func checkExits(t *tree) []string {
 				}
 				return true
 			})
+		}
+	}
+	return findings
+}
+
+// checkGoroutines wants whoever starts goroutines to prove in its tests that they end.
+func checkGoroutines(t *tree) []string {
+	var findings []string
+	for _, p := range t.packages {
+		start := ""
+		for _, file := range p.production() {
+			ast.Inspect(file.ast, func(n ast.Node) bool {
+				switch n := n.(type) {
+				case *ast.GoStmt:
+					start = t.at(n)
+				case *ast.SelectorExpr:
+					if n.Sel.Name == "Go" { // errgroup.Group and sync.WaitGroup
+						start = t.at(n)
+					}
+				}
+				return start == ""
+			})
+		}
+		watched := slices.ContainsFunc(p.files, func(s *source) bool { return s.localName("go.uber.org/goleak") != "" })
+		if start != "" && !watched && p.name != "main" {
+			findings = append(findings, fmt.Sprintf("%s: starts a goroutine, but no test of the package uses goleak", start))
 		}
 	}
 	return findings
