@@ -66,13 +66,17 @@ func floors() []place {
 
 		// The playground climbs floors of its own, and boots the hub as a program: it never links it.
 		{"internal/playground/binaries", playground, 2, "builds Kubernetes, etcd and containerd from the modules under build/"},
+		{"internal/playground/cgroup", playground, 2, "control groups, in version 1's hierarchies or version 2's one"},
+		{"internal/playground/component", playground, 2, "one file per Kubernetes binary: a config becomes an argument list"},
+		{"internal/playground/host", playground, 2, "what the computer must have, and how it gets it"},
 		{"internal/playground/image", playground, 2, "container images made without a registry"},
 		{"internal/playground/netns", playground, 2, "network namespaces and the links between them"},
-		{"internal/playground/pki", playground, 2, "certificates and kubeconfigs of a cluster"},
-		{"internal/playground/proc", playground, 2, "the process as an object"},
+		{"internal/playground/pki", playground, 2, "keys and certificates of a cluster"},
+		{"internal/playground/proc", playground, 2, "services kept running, as systemd would"},
 		{"internal/playground/workload", playground, 2, "the program that runs in the pods"},
-		{"internal/playground/component", playground, 3, "one file per Kubernetes binary: a config becomes an argument list"},
-		{"internal/playground/cluster", playground, 4, "boots components on nodes; what demo, tests and benchmarks use"},
+		{"internal/playground/machine", playground, 3, "namespaces, control groups and services that make one computer look like many"},
+		{"internal/playground/cluster", playground, 4, "boots components on machines; what demo, tests and benchmarks use"},
+		{"internal/playground/pid1", playground, 4, "the program that is a machine's first process"},
 
 		{"test/...", proof, 8, "programs against programs, and the fakes that other tests share"},
 		{"cmd/...", command, 9, "flags, config, Run"},
