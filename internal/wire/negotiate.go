@@ -257,18 +257,19 @@ func (c clause) offer(mediaType string) (offer, bool) {
 func parseAccept(accept string) []clause {
 	var clauses []clause
 	for part := range strings.SplitSeq(accept, ",") {
-		mediaType, params, _ := strings.Cut(part, ";")
-		typ, subtype, ok := strings.Cut(strings.Trim(mediaType, " "), "/")
+		mediaType, params, _ := strings.Cut(strings.Trim(part, " "), ";")
+		typ, rest, _ := strings.Cut(mediaType, "/")
+		subtype, more, _ := strings.Cut(rest, "/")
 		c := clause{typ: strings.Trim(typ, " "), subtype: strings.Trim(subtype, " "), q: 1, params: map[string]string{}}
-		if !ok && c.typ == "*" {
+		if rest == "" && c.typ == "*" {
 			c.subtype = "*"
-		}
-		if c.subtype == "" || strings.Contains(subtype, "/") {
+		} else if rest == "" || more != "" {
 			continue
 		}
 		for param := range strings.SplitSeq(params, ";") {
-			key, value, _ := strings.Cut(param, "=")
-			if value == "" || strings.Contains(value, "=") {
+			key, rest, _ := strings.Cut(param, "=")
+			value, more, _ := strings.Cut(rest, "=")
+			if rest == "" || more != "" {
 				continue
 			}
 			if key = strings.Trim(key, " "); key == "q" {
