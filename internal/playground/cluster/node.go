@@ -1,0 +1,313 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"time"
+
+	"yurt/internal/playground/component"
+	"yurt/internal/playground/host"
+	"yurt/internal/playground/machine"
+	"yurt/internal/playground/netns"
+	"yurt/internal/playground/proc"
+)
+
+// The services of a node and of the cloud, by name.
+const (
+	Containerd        = "containerd"
+	YurtHub           = "yurthub"
+	Kubelet           = "kubelet"
+	KubeProxy         = "kube-proxy"
+	ControllerManager = "kube-controller-manager"
+	Scheduler         = "kube-scheduler"
+	Etcd              = "etcd"
+)
+
+// hubPatience is how long the kubelet waits for the hub, as its unit would: it starts anyway.
+const hubPatience = 5 * time.Second
+
+// Node is a machine that runs pods. Its services are containerd, yurthub where it has one, kubelet and kube-proxy.
+type Node struct {
+	*machine.Machine
+	Config  NodeConfig
+	cluster *Cluster
+	index   int
+}
+
+// Address returns the node's IP address.
+func (n *Node) Address() string { return nodeAddress(n.index).String() }
+
+// PowerCut ends everything on the node at once. What is on its disk stays, what it held in memory is gone. The link stays as it is.
+//
+// The computer's own page cache survives: what a program wrote and did not sync is still there after Boot.
+func (n *Node) PowerCut() error { return n.PowerOff() }
+
+// Boot starts the node, with a boot id of its own, and returns when all its services were started. It is no error if it runs; then
+// those that were stopped are started.
+func (n *Node) Boot(ctx context.Context) error {
+	if _, err := n.PID(); errors.Is(err, machine.ErrOff) {
+		if err := n.start(ctx); err != nil {
+			return err
+		}
+	}
+	return n.Machine.Boot(ctx, "")
+}
+
+// start boots the machine as far as to its link. No service runs yet.
+func (n *Node) start(ctx context.Context) error {
+	if err := n.Start(ctx, n.cluster.Program("pid1"), n.cluster.given); err != nil {
+		return err
+	}
+	err := n.connect(ctx)
+	if err == nil {
+		err = n.Define(ctx, n.services())
+	}
+	if err != nil { // half a start is none
+		return errors.Join(err, n.PowerOff())
+	}
+	return nil
+}
+
+// connect makes the node's link.
+func (n *Node) connect(ctx context.Context) error {
+	link, err := n.link()
+	if err != nil {
+		return err
+	}
+	condition, err := n.Link()
+	if err != nil {
+		return err
+	}
+	if err := link.Create(ctx, condition); err != nil {
+		return fmt.Errorf("connect node %s: %w", n.Config.Name, err)
+	}
+	return nil
+}
+
+// services returns what the node runs, in order.
+func (n *Node) services() []proc.Service {
+	cfg := n.Config
+	services := []proc.Service{{
+		Name:     Containerd,
+		Argv:     component.Containerd{}.Argv(),
+		Ready:    proc.Probe{Unix: component.ContainerdSocket},
+		Patience: 30 * time.Second,
+	}}
+	if cfg.Hub {
+		services = append(services, proc.Service{
+			Name:     YurtHub,
+			Argv:     component.YurtHub{Node: cfg.Name, ExtraArgs: cfg.HubArgs}.Argv(),
+			Env:      cfg.HubEnv,
+			Ready:    proc.Probe{HTTP: component.YurtHubReady},
+			Patience: hubPatience,
+		})
+	}
+	kubelet := n.kubelet()
+	return append(services,
+		proc.Service{Name: Kubelet, Argv: kubelet.Argv()},
+		proc.Service{Name: KubeProxy, Argv: component.KubeProxy{Node: cfg.Name, ExtraArgs: cfg.KubeProxyArgs}.Argv()},
+	)
+}
+
+// kubelet returns the node's kubelet. Each node is a zone of its own: in a zone where most nodes are lost, the stock control plane
+// stops evicting.
+func (n *Node) kubelet() component.Kubelet {
+	labels := map[string]string{"topology.kubernetes.io/zone": n.Config.Name}
+	maps.Copy(labels, n.Config.Labels)
+	return component.Kubelet{
+		Node: n.Config.Name, Address: n.Address(), Labels: labels, CgroupRoot: "/" + n.ID,
+		Extra: n.Config.KubeletConfig, ExtraArgs: n.Config.KubeletArgs,
+	}
+}
+
+// writeFiles puts the node's files on its disk.
+func (n *Node) writeFiles() error {
+	name := n.Config.Name
+	snapshotter, err := host.Snapshotter(n.cluster.dir)
+	if err != nil {
+		return err
+	}
+	ca, err := os.ReadFile(filepath.Join(n.cluster.dir, "pki", "ca.crt"))
+	if err != nil {
+		return err
+	}
+	cert, err := n.clientCert()
+	if err != nil {
+		return err
+	}
+	cloud := component.Kubeconfig{
+		Server: n.cluster.APIServerURLs()[0],
+		CA:     component.CAFile,
+		Cert:   component.KubeletCert,
+		Key:    component.KubeletCert,
+	}
+	// The kubelet keeps each certificate in a file of its own, and refers to the current one.
+	first := "kubelet-client-" + time.Now().Format("2006-01-02-15-04-05") + ".pem"
+	files := map[string][]byte{
+		component.CAFile:           ca,
+		component.ContainerdConfig: component.Containerd{Snapshotter: snapshotter, SandboxImage: PauseImage}.Config(),
+		component.CNIConfig:        component.CNI{Subnet: podSubnet(n.index).String()}.Config(),
+		component.KubeletConfig:    n.kubelet().Config(),
+		component.KubeProxyConfig:  component.KubeProxy{Node: name}.Config(),
+		component.ResolvConf:       []byte("nameserver " + component.DNSAddress + "\n"),
+		filepath.Join(filepath.Dir(component.KubeletCert), first): cert,
+	}
+	kubelet := cloud
+	if n.Config.Hub {
+		files[component.YurtHubConf] = cloud.YAML()
+		kubelet.Server = component.YurtHubURL
+	}
+	files[component.KubeletConf] = kubelet.YAML()
+	if err := writeFiles(n.Path, files); err != nil {
+		return fmt.Errorf("write files of node %s: %w", name, err)
+	}
+	if err := os.Symlink(first, n.Path(component.KubeletCert)); err != nil {
+		return err
+	}
+	return os.MkdirAll(n.Path(component.StaticPods), 0o755)
+}
+
+// clientCert returns the kubelet's first client certificate and its key, in one file.
+func (n *Node) clientCert() ([]byte, error) {
+	var parts [][]byte
+	for _, suffix := range []string{".crt", ".key"} {
+		data, err := os.ReadFile(filepath.Join(n.cluster.dir, "pki", "node-"+n.Config.Name+suffix))
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, data)
+	}
+	return bytes.Join(parts, nil), nil
+}
+
+// writeKubeProxyConf gives kube-proxy its token. It is a service account's, so it is to be had only when the API server is up.
+func (n *Node) writeKubeProxyConf(token string) error {
+	conf := component.Kubeconfig{Server: n.cluster.APIServerURLs()[0], CA: component.CAFile, Token: token}
+	if n.Config.Hub {
+		conf.Server = component.YurtHubURL
+	}
+	return writeFiles(n.Path, map[string][]byte{component.KubeProxyConf: conf.YAML()})
+}
+
+const linkFile = "link.json"
+
+// Link returns the condition of the node's link.
+func (n *Node) Link() (netns.Condition, error) {
+	var c netns.Condition
+	data, err := os.ReadFile(filepath.Join(n.Dir, linkFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return c, nil
+	}
+	if err != nil {
+		return c, fmt.Errorf("read condition of the link of %s: %w", n.Config.Name, err)
+	}
+	if err := json.Unmarshal(data, &c); err != nil {
+		return c, fmt.Errorf("read condition of the link of %s: %w", n.Config.Name, err)
+	}
+	return c, nil
+}
+
+// SetLink puts the node's link into a condition, whatever it was in before. It stays so across power cuts; it may be set while the
+// power is off.
+func (n *Node) SetLink(ctx context.Context, c netns.Condition) error {
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	data, err := json.Marshal(c)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(n.Dir, linkFile), data, 0o644); err != nil {
+		return fmt.Errorf("keep condition of the link of %s: %w", n.Config.Name, err)
+	}
+	link, err := n.link()
+	if errors.Is(err, machine.ErrOff) {
+		return nil // Boot makes it so
+	}
+	if err != nil {
+		return err
+	}
+	if err := link.Set(ctx, c); err != nil {
+		return fmt.Errorf("set link of %s: %w", n.Config.Name, err)
+	}
+	n.cluster.Log.Info("link set", "node", n.Config.Name, "condition", c.String())
+	return nil
+}
+
+// Cut takes the carrier of the node's link away; other faults that it has stay for later.
+func (n *Node) Cut(ctx context.Context) error {
+	return n.changeLink(ctx, func(c *netns.Condition) { c.Cut = true })
+}
+
+// Blackhole makes the node's link drop everything without a sign.
+func (n *Node) Blackhole(ctx context.Context) error {
+	return n.changeLink(ctx, func(c *netns.Condition) { c.Blackhole = true })
+}
+
+// Slow limits the node's link, in kbit/s.
+func (n *Node) Slow(ctx context.Context, rate int) error {
+	return n.changeLink(ctx, func(c *netns.Condition) { c.Rate = rate })
+}
+
+// Lossy makes the node's link lose a percentage of all packets in each direction.
+func (n *Node) Lossy(ctx context.Context, percent int) error {
+	return n.changeLink(ctx, func(c *netns.Condition) { c.Loss = percent })
+}
+
+// Heal makes the node's link good.
+func (n *Node) Heal(ctx context.Context) error { return n.SetLink(ctx, netns.Condition{}) }
+
+// Flap cuts and heals the node's link again and again, each for the period, until ctx ends; then it heals it.
+func (n *Node) Flap(ctx context.Context, period time.Duration) error {
+	tick := time.NewTicker(period)
+	defer tick.Stop()
+	for cut := true; ; cut = !cut {
+		change := n.Heal
+		if cut {
+			change = n.Cut
+		}
+		// A change that has begun is finished, so that the link is never in between.
+		if err := change(context.WithoutCancel(ctx)); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return n.Heal(context.WithoutCancel(ctx))
+		case <-tick.C:
+		}
+	}
+}
+
+func (n *Node) changeLink(ctx context.Context, change func(*netns.Condition)) error {
+	c, err := n.Link()
+	if err != nil {
+		return err
+	}
+	change(&c)
+	return n.SetLink(ctx, c)
+}
+
+func (n *Node) link() (netns.Link, error) {
+	cloud, err := n.cluster.wire()
+	if err != nil {
+		return netns.Link{}, err
+	}
+	pid, err := n.PID()
+	if err != nil {
+		return netns.Link{}, fmt.Errorf("%s: %w", n.Config.Name, err)
+	}
+	return netns.Link{
+		Cloud: cloud,
+		Port:  fmt.Sprintf("port%d", n.index+1),
+		PID:   pid,
+		Node:  onLink(nodeAddress(n.index)),
+		Pods:  podSubnet(n.index),
+	}, nil
+}
