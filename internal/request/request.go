@@ -74,6 +74,10 @@ type Request struct {
 
 	Options Options // of a get, list or watch
 
+	// Discovery: the path says what the API server offers: /api, /apis and
+	// what is below them short of a resource, /version, /openapi.
+	Discovery bool
+
 	// Upgrade: the client wants another protocol on this connection (exec,
 	// attach, port-forward).
 	Upgrade bool
@@ -107,10 +111,16 @@ func Parse(r *http.Request) *Request {
 		return q
 	}
 	if !q.parsePath(r.Method, r.URL.Path) {
+		q.Discovery = discovery(r.URL.Path)
 		return q
 	}
 	q.parseQuery(r.URL.RawQuery)
 	return q
+}
+
+// ParseURL reads the URL of a read, as Parse does.
+func ParseURL(u *url.URL) *Request {
+	return Parse(&http.Request{Method: http.MethodGet, URL: u})
 }
 
 // ambiguous tells whether the API server could read the path otherwise than
@@ -161,6 +171,11 @@ func (q *Request) parsePath(method, path string) bool {
 	}
 	q.Verb = resourceVerb(method, q.Name != "")
 	return true
+}
+
+func discovery(path string) bool {
+	first, _, _ := strings.Cut(strings.Trim(path, "/"), "/")
+	return slices.Contains([]string{"api", "apis", "version", "openapi"}, first)
 }
 
 func namespaceSubresource(s string) bool { return s == "status" || s == "finalize" }

@@ -40,9 +40,10 @@ func TestParse(t *testing.T) {
 			Options: Options{SendInitialEvents: &yes, ResourceVersionMatch: "NotOlderThan"},
 		}},
 		{"GET", "/api/v1/pods?watch=false&limit=500", Request{Verb: List, Resource: pods, Options: Options{Limit: 500}}},
-		{"GET", "/version", Request{Verb: "get"}},
-		{"GET", "/apis", Request{Verb: "get"}},
-		{"GET", "/apis/apps/v1", Request{Verb: "get"}},
+		{"GET", "/version", Request{Verb: "get", Discovery: true}},
+		{"GET", "/apis", Request{Verb: "get", Discovery: true}},
+		{"GET", "/apis/apps/v1", Request{Verb: "get", Discovery: true}},
+		{"GET", "/metrics", Request{Verb: "get"}},
 
 		// What two parsers could read differently is opaque.
 		{"GET", "/api/v1/namespaces/a%2Fb/pods", Request{Verb: "get", Opaque: true}},

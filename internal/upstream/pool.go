@@ -1,0 +1,199 @@
+// Package upstream is the way to the cloud: the addresses of the API servers,
+// the connections to them, and the knowledge whether they can be reached.
+//
+// A request goes out as the node (the hub's client certificate) or with a
+// client's bearer token, and the two never share a connection: where a
+// certificate is presented, the API server takes the certificate, whatever
+// token the request carries.
+//
+// The package guarantees that a request made while the link is known to be down
+// fails at once with ErrDown, that a half-open HTTP/2 connection is noticed
+// within pingAfter+pingTimeout, and that the link is tried again about every
+// second while it is down. It never answers a request from anything but an API
+// server and never repeats one that may have been executed.
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"yurt/internal/backoff"
+	"yurt/internal/credential"
+)
+
+// ErrDown is wrapped by the errors of requests that were not tried, because no
+// API server can be reached at the moment.
+var ErrDown = errors.New("no API server can be reached")
+
+// UnreachableError is a request that got no answer: it may or may not have been
+// executed.
+type UnreachableError struct {
+	Server string
+	Err    error
+}
+
+func (e *UnreachableError) Error() string { return fmt.Sprintf("ask %s: %v", e.Server, e.Err) }
+func (e *UnreachableError) Unwrap() error { return e.Err }
+
+// Config says where the cloud is.
+type Config struct {
+	// Kubeconfig is a path. The file and those that it names are read again
+	// when they change.
+	Kubeconfig string
+	// Servers, if any, stand in for the kubeconfig's server. The first that is
+	// up is used.
+	Servers []*url.URL
+	Logger  *slog.Logger
+}
+
+// Pool is the set of API servers.
+type Pool struct {
+	cfg     Config
+	log     *slog.Logger
+	servers []*server
+	conns   atomic.Pointer[connections]
+	bytes   byteCount
+
+	mu      sync.Mutex
+	link    Link
+	changed chan struct{} // closed when link changes
+}
+
+// New reads the kubeconfig; its errors are the user's to mend. The link counts
+// as down until Run has had a first answer.
+func New(cfg Config) (*Pool, error) {
+	k, err := credential.LoadKubeconfig(cfg.Kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	p := &Pool{
+		cfg:     cfg,
+		log:     cfg.Logger,
+		link:    Link{State: Connecting, Since: time.Now(), Reason: "not tried yet"},
+		changed: make(chan struct{}),
+	}
+	addresses := cfg.Servers
+	if len(addresses) == 0 {
+		addresses = []*url.URL{k.Server}
+	}
+	for _, u := range addresses {
+		p.servers = append(p.servers, newServer(u))
+	}
+	p.conns.Store(newConnections(k, &p.bytes))
+	return p, nil
+}
+
+// Run probes the servers whose health is in doubt and follows the kubeconfig's
+// files, until ctx ends.
+func (p *Pool) Run(ctx context.Context) error {
+	defer func() { p.conns.Load().close() }()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return p.followKubeconfig(ctx) })
+	for _, s := range p.servers {
+		g.Go(func() error { return p.watchServer(ctx, s) })
+	}
+	if err := g.Wait(); err != nil && ctx.Err() == nil {
+		return err
+	}
+	return nil
+}
+
+// RoundTrip sends r to an API server as the given identity and returns its
+// answer, whatever its status. r's URL needs a path and a query only. The error
+// is ErrDown, an *UnreachableError, or that of r's context.
+func (p *Pool) RoundTrip(r *http.Request, cred credential.Credential) (*http.Response, error) {
+	s := p.pick()
+	if s == nil {
+		return nil, fmt.Errorf("%w: %s", ErrDown, p.Link().Reason)
+	}
+	return p.roundTripTo(s, r, cred)
+}
+
+func (p *Pool) roundTripTo(s *server, r *http.Request, cred credential.Credential) (*http.Response, error) {
+	out := r.Clone(r.Context())
+	out.URL.Scheme, out.URL.Host = "https", s.host()
+	out.Host = out.URL.Host
+	conns := p.conns.Load()
+	transport := conns.pick(cred, r.Header.Get("Upgrade") != "")
+	token := cred.Token
+	if cred.Identity.IsNode() {
+		token = conns.nodeToken
+	}
+	if token != "" {
+		out.Header.Set("Authorization", "Bearer "+token)
+	}
+	resp, err := transport.RoundTrip(out)
+	if err != nil {
+		if r.Context().Err() != nil {
+			return nil, context.Cause(r.Context())
+		}
+		p.failed(s, err)
+		return nil, &UnreachableError{Server: out.URL.Host, Err: err}
+	}
+	p.alive(s)
+	if resp.StatusCode != http.StatusSwitchingProtocols {
+		resp.Body = &watchedBody{ReadCloser: resp.Body, ctx: r.Context(), pool: p, server: s}
+	}
+	return resp, nil
+}
+
+// Suspect says that a request is waiting longer than it should: the servers are
+// probed at once, and the link is declared down if they don't answer.
+func (p *Pool) Suspect() {
+	for _, s := range p.servers {
+		s.doubt()
+		s.wake()
+	}
+}
+
+// pick returns the first server that is up, or nil.
+func (p *Pool) pick() *server {
+	for _, s := range p.servers {
+		if s.healthy() {
+			return s
+		}
+	}
+	return nil
+}
+
+// followKubeconfig looks at the files every few seconds: the kubelet replaces
+// its certificate by renaming, which a content comparison sees whatever the
+// file system.
+func (p *Pool) followKubeconfig(ctx context.Context) error {
+	current, err := credential.LoadKubeconfig(p.cfg.Kubeconfig)
+	for {
+		if err := backoff.Sleep(ctx, kubeconfigInterval); err != nil {
+			return err
+		}
+		var next *credential.Kubeconfig
+		if next, err = credential.LoadKubeconfig(p.cfg.Kubeconfig); err != nil {
+			p.log.Warn("kubeconfig is unreadable, the last good one stays in use", "error", err)
+			continue
+		}
+		if current != nil && next.Same(current) {
+			continue
+		}
+		current = next
+		if len(p.cfg.Servers) == 0 {
+			p.servers[0].moveTo(next.Server)
+		}
+		old := p.conns.Swap(newConnections(next, &p.bytes))
+		old.close() // idle ones; running requests end on their own
+		p.log.Info("kubeconfig changed, new connections use it", "kubeconfig", next.String())
+		p.Suspect()
+	}
+}
+
+// BytesRead and BytesWritten count what went over the sockets to API servers,
+// TLS included.
+func (p *Pool) BytesRead() int64    { return p.bytes.read.Load() }
+func (p *Pool) BytesWritten() int64 { return p.bytes.written.Load() }
