@@ -37,35 +37,39 @@ func (c *cursor) space() byte {
 // member moves to the value of an object's next member and returns its key, or nil at the object's end, which
 // it takes. The first call has to be told that it is the first.
 func (c *cursor) member(first bool) ([]byte, error) {
-	ch := c.space()
-	switch {
-	case first && ch == '{':
-		c.i++
-		if c.space() == '}' {
-			c.i++
-			return nil, nil
-		}
-	case !first && ch == ',':
-		c.i++
-		c.space()
-	case !first && ch == '}':
-		c.i++
-		return nil, nil
-	case first:
-		return nil, c.fail("an object")
-	default:
-		return nil, c.fail("',' or '}'")
-	}
-	key, err := c.text()
-	if err != nil {
+	key, more, err := c.next(first)
+	if !more || err != nil {
 		return nil, err
 	}
+	return key.bytes(), nil
+}
+
+// next is member for callers that may not want the key.
+func (c *cursor) next(first bool) (key jsonText, more bool, err error) {
+	ch := c.space()
+	switch {
+	case first && ch != '{':
+		return key, false, c.fail("an object")
+	case !first && ch == '}':
+		c.i++
+		return key, false, nil
+	case !first && ch != ',':
+		return key, false, c.fail("',' or '}'")
+	}
+	c.i++
+	if c.space() == '}' && first {
+		c.i++
+		return key, false, nil
+	}
+	if key, err = c.text(); err != nil {
+		return key, false, err
+	}
 	if c.space() != ':' {
-		return nil, c.fail("':'")
+		return key, false, c.fail("':'")
 	}
 	c.i++
 	c.space()
-	return key.bytes(), nil
+	return key, true, nil
 }
 
 // skip takes the next value.
@@ -94,8 +98,8 @@ func (c *cursor) skip(depth int) error {
 
 func (c *cursor) skipObject(depth int) error {
 	for first := true; ; first = false {
-		key, err := c.member(first)
-		if key == nil || err != nil {
+		_, more, err := c.next(first)
+		if !more || err != nil {
 			return err
 		}
 		if err := c.skip(depth + 1); err != nil {

@@ -1,6 +1,9 @@
 package wire
 
-import "fmt"
+import (
+	"fmt"
+	"unicode/utf8"
+)
 
 const (
 	// initialEventsEnd is the annotation of the bookmark that ends a watch's initial events.
@@ -145,10 +148,14 @@ func (k *keySet) text(c *cursor, key keySet, to *string) error {
 		return c.word("null")
 	}
 	t, err := c.text()
-	if err == nil {
-		*to = string(t.bytes())
+	if err != nil {
+		return err
 	}
-	return err
+	if !utf8.Valid(t.spelled) {
+		return fmt.Errorf("%w JSON: %q is not UTF-8", ErrMalformed, t.spelled)
+	}
+	*to = string(t.bytes())
+	return nil
 }
 
 // bareInLists says whether objects of a type stand without kind and apiVersion in lists, if they begin with the two, in this order, where
@@ -167,22 +174,24 @@ func (o jsonObject) itemForm(b []byte) []byte {
 	return b[o.rest:o.end]
 }
 
-// hasTypeJSON reports whether a well-formed object carries its kind. To be fast it relies on the two orders of keys that there
-// are: kind, apiVersion, metadata and apiVersion, kind, metadata.
+// hasTypeJSON reports whether a well-formed object carries its type. It does not read on once metadata is the first key: in
+// both orders of keys that there are, that of Go types and the alphabetical one, the type would have come before.
 func hasTypeJSON(b []byte) bool {
 	c := cursor{b: b}
-	key, err := c.member(true)
-	if err != nil || key == nil {
-		return false
+	for first := true; ; first = false {
+		key, err := c.member(first)
+		switch {
+		case key == nil || err != nil:
+			return false
+		case string(key) == "kind" || string(key) == "apiVersion":
+			return true
+		case first && string(key) == "metadata":
+			return false
+		}
+		if err := c.skip(1); err != nil {
+			return false
+		}
 	}
-	switch string(key) {
-	case "metadata":
-		return false
-	case "kind", "apiVersion":
-		return true
-	}
-	o, err := parseJSON(b)
-	return err == nil && o.Kind != ""
 }
 
 // appendJSONObject appends an item as it stands alone, with its type.
@@ -208,7 +217,7 @@ func editJSON(dst, item []byte, e edit) ([]byte, error) {
 		return dst, err
 	}
 	if o.metadata.end == 0 {
-		return dst, fmt.Errorf("%w: no metadata", ErrMalformed)
+		return dst, errNoMetadata()
 	}
 	dst = append(dst, item[:o.metadata.begin+1]...)
 	body := len(dst)

@@ -110,18 +110,18 @@ func (s *jsonStream) nested() error {
 func (s *jsonStream) text() error {
 	escaped := false
 	for {
-		for s.pos < len(s.buf) {
-			c := s.buf[s.pos]
-			s.pos++
+		for i, c := range s.buf[s.pos:] {
 			switch {
 			case escaped:
 				escaped = false
 			case c == '\\':
 				escaped = true
 			case c == '"':
+				s.pos += i + 1
 				return nil
 			}
 		}
+		s.pos = len(s.buf)
 		if err := s.more(); err != nil {
 			return err
 		}

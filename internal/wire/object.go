@@ -86,6 +86,8 @@ const (
 	endAnnotation
 )
 
+func errNoMetadata() error { return fmt.Errorf("%w: no metadata", ErrMalformed) }
+
 func appendEdited(dst []byte, enc Encoding, item []byte, e edit) ([]byte, error) {
 	if enc == Protobuf {
 		return editProto(dst, item, e)

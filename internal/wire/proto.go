@@ -298,6 +298,7 @@ func appendUnknown(dst []byte, tm TypeMeta, item []byte) []byte {
 
 // editProto appends a well-formed item with e made to its metadata.
 func editProto(dst, item []byte, e edit) ([]byte, error) {
+	seen := false
 	for m := message(item); len(m) > 0; {
 		begin := len(item) - len(m)
 		f, err := m.next()
@@ -308,12 +309,16 @@ func editProto(dst, item []byte, e edit) ([]byte, error) {
 			dst = append(dst, item[begin:len(item)-len(m)]...)
 			continue
 		}
+		seen = true
 		meta, err := editProtoMeta(nil, f.bytes, e)
 		if err != nil {
 			return dst, err
 		}
 		dst = appendDelimited(dst, metadataField, int64(len(meta)))
 		dst = append(dst, meta...)
+	}
+	if !seen {
+		return dst, errNoMetadata()
 	}
 	return dst, nil
 }
