@@ -56,6 +56,16 @@ func Hit(name Name) error {
 	return hit(name)
 }
 
+// Armed reports whether a point would be counted or do something: for places that must be made to fail halfway.
+func Armed(name Name) bool {
+	if armed.Load() == 0 {
+		return false
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	return hits != nil || points[name] != nil
+}
+
 func hit(name Name) error {
 	mu.Lock()
 	if hits != nil {
@@ -89,7 +99,7 @@ func (a action) do(name Name) error {
 		}
 		select {} // the signal is on its way; nothing behind the point may happen
 	case "exit":
-		os.Exit(a.code)
+		syscall.Exit(a.code) // at once, as a crash would: nothing deferred, nothing flushed
 	case "call":
 		return a.call()
 	case "error":

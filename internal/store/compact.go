@@ -1,0 +1,234 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"time"
+
+	"yurt/internal/failpoint"
+)
+
+const (
+	moveBytes   = 256 << 10 // of values in one piece of compaction
+	moveRecords = 512
+)
+
+// compactionDueLocked reports whether the log is larger than it may be. A third of it is live then, so each live byte is
+// written again once for two new ones.
+func (s *Store) compactionDueLocked() bool {
+	return len(s.set.list) > 1 && s.disk > max(s.opts.CompactAbove, 3*s.live)
+}
+
+// compactAll removes the oldest segments while the log is too large, until ctx ends.
+func (s *Store) compactAll(ctx context.Context) {
+	c := &compactor{store: s}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.compact:
+		}
+		for s.compactionDue() {
+			if err := c.compactOldest(ctx); err != nil {
+				if ctx.Err() == nil {
+					s.log.Error("compact", "err", err)
+				}
+				break // the next commit brings us back
+			}
+		}
+	}
+}
+
+func (s *Store) compactionDue() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.compactionDueLocked()
+}
+
+type compactor struct {
+	store  *Store
+	loader loader
+	// remove is a file that is no longer part of the log, and is still there: its successors must not go before it, or
+	// what they deleted would come back.
+	remove string
+}
+
+// compactOldest writes what is live in the oldest segment again, and removes it. New references to a sealed segment do
+// not appear, so once nothing refers to it nothing will.
+func (c *compactor) compactOldest(ctx context.Context) error {
+	s := c.store
+	if err := c.removeFile(); err != nil {
+		return err
+	}
+	set := s.pin()
+	defer s.unpin(set)
+	oldest := set.list[0]
+	for {
+		records, tables := s.referring(oldest)
+		if len(records) == 0 && len(tables) == 0 {
+			break
+		}
+		if err := failpoint.Hit(failpoint.StoreCompactMove); err != nil {
+			return err
+		}
+		if err := c.moveTables(ctx, oldest, tables); err != nil {
+			return err
+		}
+		if err := c.moveRecords(ctx, set, records); err != nil {
+			return err
+		}
+	}
+	return c.retire(set, oldest)
+}
+
+// referring returns everything that lies in a segment and is still needed. Stages are looked at before tables: what is
+// swapped in between is seen there.
+func (s *Store) referring(seg *segment) (records []ref, tables []*Table) {
+	s.mu.Lock()
+	for g := range s.stages {
+		for _, st := range g.records {
+			if !st.seen && st.entry.at.segment == seg.id {
+				records = append(records, ref{table: g.table, entry: st.entry, stage: g})
+			}
+		}
+	}
+	snapshots := make(map[*Table]*snapshot, len(s.tables))
+	for _, t := range s.tables {
+		snapshots[t] = t.now
+	}
+	s.mu.Unlock()
+
+	for t, now := range snapshots {
+		if now.home == seg.id || seg.lossy && now.doubt != nil && now.home <= seg.id {
+			tables = append(tables, t)
+		}
+		now.tree.Ascend(func(e *entry) bool {
+			if e.at.segment == seg.id {
+				records = append(records, ref{table: t, entry: e})
+			}
+			return true
+		})
+	}
+	return records, tables
+}
+
+// moveTables writes the own records of tables again.
+func (c *compactor) moveTables(ctx context.Context, seg *segment, tables []*Table) error {
+	for len(tables) > 0 {
+		n := min(len(tables), moveRecords)
+		piece := tables[:n]
+		tables = tables[n:]
+		err := c.store.submit(ctx, &request{size: int64(n) * entryOverhead, build: func(g *group) error {
+			f := g.begin(frameBatch)
+			for _, t := range piece {
+				if ch := g.change(t); !ch.dropped && ch.next.home <= seg.id {
+					f.tableRecord(ch)
+				}
+			}
+			f.end()
+			return nil
+		}})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// moveRecords writes records again, piece by piece, and leaves commits most of the disk's time.
+func (c *compactor) moveRecords(ctx context.Context, set *segmentSet, records []ref) error {
+	for len(records) > 0 {
+		n, size := 0, 0
+		for n < len(records) && n < moveRecords && (n == 0 || size+int(records[n].entry.at.size) <= moveBytes) {
+			size += int(records[n].entry.at.size)
+			n++
+		}
+		begin := time.Now()
+		if err := c.movePiece(ctx, set, records[:n], size); err != nil {
+			return err
+		}
+		records = records[n:]
+		if c.store.behind() {
+			continue
+		}
+		select {
+		case <-time.After(time.Since(begin)):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// behind reports whether the log grows faster than compaction at its leisure.
+func (s *Store) behind() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.disk > 2*max(s.opts.CompactAbove, 3*s.live)
+}
+
+func (c *compactor) movePiece(ctx context.Context, set *segmentSet, records []ref, size int) error {
+	c.loader.load(set, records)
+	return c.store.submit(ctx, &request{size: int64(size + len(records)*entryOverhead), build: func(g *group) error {
+		tables, stages := g.begin(frameBatch), g.begin(frameStaged)
+		for i, r := range records {
+			value, lost := c.loader.values[i], c.loader.errs[i] != nil
+			if r.stage != nil {
+				stages.restage(r.stage, r.entry, value, lost)
+			} else {
+				tables.move(r.table, r.entry, value, lost)
+			}
+		}
+		tables.end()
+		stages.end()
+		return nil
+	}})
+}
+
+// retire takes a segment that nothing refers to out of the log. The history that needs it expires.
+func (c *compactor) retire(set *segmentSet, seg *segment) error {
+	s := c.store
+	if err := failpoint.Hit(failpoint.StoreBeforeRetire); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	for _, t := range s.tables {
+		t.events.expireBefore(seg.id + 1)
+	}
+	unused := s.replaceSetLocked(s.set.list[1:])
+	s.disk -= seg.size
+	reuse := !s.spare && seg.refs == 1 && set.refs == 1 // the last pin is ours
+	s.mu.Unlock()
+	closeAll(unused)
+
+	c.remove = segmentName(seg.id)
+	if reuse {
+		if err := s.root.Rename(c.remove, spareName); err != nil {
+			return err
+		}
+		s.mu.Lock()
+		s.spare = true
+		s.mu.Unlock()
+	}
+	return c.removeFile()
+}
+
+// removeFile removes the file of a retired segment, durably.
+func (c *compactor) removeFile() error {
+	if c.remove == "" {
+		return nil
+	}
+	s := c.store
+	if err := s.root.Remove(c.remove); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := failpoint.Hit(failpoint.StoreAfterUnlink); err != nil {
+		return err
+	}
+	if err := s.syncDir(); err != nil {
+		return err
+	}
+	c.remove = ""
+	return failpoint.Hit(failpoint.StoreAfterRetire)
+}

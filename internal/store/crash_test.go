@@ -1,0 +1,5 @@
+package store
+
+const childEnv = "STORE_TEST_CHILD"
+
+func child(string) {}
