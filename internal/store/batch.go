@@ -67,8 +67,8 @@ func (b *Batch) SetRevision(t *Table, revision uint64) {
 	b.ops = append(b.ops, op{kind: opRevision, table: t, revision: revision})
 }
 
-// Expect makes the commit fail with ErrConflict, without effect, unless the table's revision is exactly this one when its
-// turn comes. Who queues change after change by CommitAsync says so with each: then nothing is committed behind one that
+// Expect makes the commit fail with ErrConflict, without effect, unless the table's revision is exactly this one before
+// it. Who queues change after change by CommitAsync says so with each: then nothing is committed behind one that
 // failed.
 func (b *Batch) Expect(t *Table, revision uint64) {
 	b.ops = append(b.ops, op{kind: opExpect, table: t, revision: revision})
@@ -129,8 +129,8 @@ func (b *Batch) check(g *group) (map[*Table]uint64, error) {
 		}
 		revisions[o.table] = now
 		if o.kind == opExpect {
-			if now != o.revision {
-				return nil, fmt.Errorf("change table %s at revision %d, expected %d: %w", o.table.name, now, o.revision, ErrConflict)
+			if before := c.next.revision; before != o.revision {
+				return nil, fmt.Errorf("change table %s at revision %d, expected %d: %w", o.table.name, before, o.revision, ErrConflict)
 			}
 			continue
 		}

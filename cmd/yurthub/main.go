@@ -1,0 +1,95 @@
+// Command yurthub is the gateway of a node to its Kubernetes API server: it
+// answers kubelet, kube-proxy and the others there from a durable local replica
+// and keeps that up to date while there is a link.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"yurt/internal/hub"
+	"yurt/internal/version"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := command().ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "yurthub:", err)
+		os.Exit(1)
+	}
+}
+
+func command() *cobra.Command {
+	var cfg hub.Config
+	var level, format string
+	cmd := &cobra.Command{
+		Use:           "yurthub --kubeconfig FILE --enable-insecure-proxy",
+		Short:         "Serve the Kubernetes API to this node from a durable replica",
+		Args:          cobra.NoArgs,
+		Version:       version.String(),
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			logger, err := newLogger(cmd.ErrOrStderr(), level, format)
+			if err != nil {
+				return err
+			}
+			cfg.Logger, cfg.Version = logger, version.String()
+			return run(cmd.Context(), cfg)
+		},
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringVar(&cfg.Kubeconfig, "kubeconfig", "", "kubeconfig of this node, for the hub's own way to the API server; followed when it or its certificate changes")
+	f.StringSliceVar(&cfg.Servers, "server-addr", nil, "addresses of API servers, like https://10.0.0.1:6443,https://10.0.0.2:6443, instead of the kubeconfig's")
+	f.StringVar(&cfg.NodeName, "node-name", "", "name of this node (default: the host's name)")
+	f.StringVar(&cfg.RootDir, "root-dir", "/var/lib/yurthub", "directory of the replica; must be on a disk that survives a reboot")
+	f.StringVar(&cfg.BindAddress, "bind-address", "127.0.0.1", "address of the listeners")
+	f.IntVar(&cfg.AdminPort, "serve-port", 10267, "port of /livez, /readyz, /metrics and /status")
+	f.IntVar(&cfg.ProxyPort, "proxy-port", 10261, "port of the plain proxy")
+	f.BoolVar(&cfg.Insecure, "enable-insecure-proxy", false, "open the plain proxy on loopback: whoever reaches it acts as the node")
+	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&format, "log-format", "text", "text or json")
+	return cmd
+}
+
+func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {
+	var options slog.HandlerOptions
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, fmt.Errorf("--log-level %q: want debug, info, warn or error", level)
+	}
+	options.Level = l
+	switch format {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, &options)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, &options)), nil
+	}
+	return nil, fmt.Errorf("--log-format %q: want text or json", format)
+}
+
+// gcPercent trades processor time for memory: the hub allocates little, and
+// shares small machines with the workload.
+const gcPercent = 50
+
+func run(ctx context.Context, cfg hub.Config) error {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
+	h, err := hub.New(cfg)
+	if err != nil {
+		return err
+	}
+	return errors.Join(h.Run(ctx), h.Close())
+}

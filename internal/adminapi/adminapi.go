@@ -1,0 +1,107 @@
+// Package adminapi is the status document that the hub shows on its admin port,
+// and a client that reads it. Both sides of the port share these types.
+//
+// Fields are only ever added: a reader of one release understands the document
+// of another. It carries no secret and no object.
+package adminapi
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+)
+
+// StatusPath is where the document is served.
+const StatusPath = "/status"
+
+// Status is what the hub says of itself.
+type Status struct {
+	Version   string    `json:"version"`
+	Node      string    `json:"node"`
+	StartedAt time.Time `json:"startedAt"`
+
+	Link        Link         `json:"link"`
+	Process     Process      `json:"process"`
+	Store       Store        `json:"store"`
+	Journal     Journal      `json:"journal"`
+	Answers     int          `json:"answers"` // remembered
+	Collections []Collection `json:"collections"`
+}
+
+// Link is the way to the cloud.
+type Link struct {
+	State        string    `json:"state"` // "up", "down" or "connecting"
+	Since        time.Time `json:"since"`
+	Reason       string    `json:"reason,omitempty"` // why it is not up
+	BytesRead    int64     `json:"bytesRead"`        // from API servers, TLS included
+	BytesWritten int64     `json:"bytesWritten"`
+}
+
+// Process is what the hub takes of the machine.
+type Process struct {
+	PID            int   `json:"pid"`
+	ResidentBytes  int64 `json:"residentBytes"`  // VmRSS
+	AnonymousBytes int64 `json:"anonymousBytes"` // RssAnon
+	PeakBytes      int64 `json:"peakBytes"`      // VmHWM
+	Goroutines     int   `json:"goroutines"`
+}
+
+// Store is the durable replica on disk.
+type Store struct {
+	Directory    string `json:"directory"`
+	Tables       int    `json:"tables"`
+	Records      int    `json:"records"`
+	DiskBytes    int64  `json:"diskBytes"`
+	LiveBytes    int64  `json:"liveBytes"`
+	Commits      uint64 `json:"commits"` // since the start
+	Syncs        uint64 `json:"syncs"`
+	BytesWritten int64  `json:"bytesWritten"`
+	Error        string `json:"error,omitempty"` // of the newest commit
+}
+
+// Journal is what was written in the dark and has not reached the cloud yet.
+type Journal struct {
+	Pending  int    `json:"pending"`
+	Bytes    int64  `json:"bytes"`
+	Replayed uint64 `json:"replayed"` // since the start
+	Dropped  uint64 `json:"dropped"`
+}
+
+// Collection is the replica of one list+watch.
+type Collection struct {
+	Path           string    `json:"path"` // with selectors
+	Representation string    `json:"representation"`
+	Identity       string    `json:"identity"`
+	Phase          string    `json:"phase"` // of its feed: "watching", "listing", "waiting", "parked"
+	Since          time.Time `json:"since"` // of phase
+	FreshAt        time.Time `json:"freshAt,omitzero"`
+	Populated      bool      `json:"populated"`
+	Revision       uint64    `json:"revision"`
+	Objects        int       `json:"objects"`
+	Bytes          int64     `json:"bytes"`
+	Watchers       int       `json:"watchers"`
+}
+
+// Get reads the status of the hub whose admin port is at address, "host:port".
+func Get(ctx context.Context, client *http.Client, address string) (*Status, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+StatusPath, http.NoBody)
+	if err != nil {
+		return nil, fmt.Errorf("ask %s for its status: %w", address, err)
+	}
+	resp, err := client.Do(r)
+	if err != nil {
+		return nil, fmt.Errorf("ask %s for its status: %w", address, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("ask %s for its status: it answers %s", address, resp.Status)
+	}
+	var status Status
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 64<<20)).Decode(&status); err != nil {
+		return nil, fmt.Errorf("read the status of %s: %w", address, err)
+	}
+	return &status, nil
+}

@@ -1,0 +1,228 @@
+// Package gateway is where clients of the node meet the hub: it tells who asks,
+// decides which path the request takes (route.go, a pure function), and puts
+// the paths in order: the replica, an API server, what is remembered, the
+// offline table.
+//
+// It guarantees that a thing not known is answered 503 or 504 with a reason,
+// never by an empty list and never by a 404 that the replica does not prove.
+// It never changes an object and never reads the store itself.
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"yurt/internal/credential"
+	"yurt/internal/forward"
+	"yurt/internal/offline"
+	"yurt/internal/replica"
+	"yurt/internal/request"
+	"yurt/internal/upstream"
+	"yurt/internal/wire"
+)
+
+const (
+	// readDeadline is how long a consistent read waits for the cloud when the
+	// hub has an answer of its own.
+	readDeadline = 2 * time.Second
+	// aheadPatience is how long a read waits for a version that the replica
+	// has not reached: the API server's own three seconds.
+	aheadPatience = 3 * time.Second
+)
+
+// Gateway serves the Kubernetes API to this node.
+type Gateway struct {
+	Link       Link
+	Replicas   *replica.Set
+	Proxy      *forward.Proxy
+	Desk       *offline.Desk
+	Memory     *Memory
+	Identifier *Identifier
+	Logger     *slog.Logger
+	Metrics    *Metrics
+}
+
+// Link tells whether the cloud can be reached.
+type Link interface {
+	Link() upstream.Link
+	WaitKnown(context.Context)
+}
+
+// exchange is one request on its way through the gateway.
+type exchange struct {
+	*Gateway
+	w              http.ResponseWriter
+	r              *http.Request
+	q              *request.Request
+	cred           credential.Credential
+	representation wire.Representation
+	splittable     bool
+	arrived        time.Time
+}
+
+// ServeHTTP answers one request.
+func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := &exchange{Gateway: g, w: w, r: r, q: request.Parse(r), arrived: time.Now()}
+	x.representation, x.splittable = wire.Negotiate(r.Header.Get("Accept"))
+	g.Link.WaitKnown(r.Context())
+	var err error
+	if x.cred, err = g.Identifier.Identify(r); err != nil {
+		x.refuse(err)
+		return
+	}
+	g.Desk.Journal.Remember(x.cred)
+	route := decide(x.q, x.representation, x.splittable)
+	if impersonates(r) {
+		if x.cred.Identity.IsNode() {
+			x.status(http.StatusForbidden, "Forbidden", "the node may not act as somebody else")
+			return
+		}
+		route = pass
+	}
+	done := g.Metrics.began(route)
+	defer done()
+	x.take(route)
+}
+
+func impersonates(r *http.Request) bool {
+	for _, name := range []string{"Impersonate-User", "Impersonate-Group", "Impersonate-Uid"} {
+		if r.Header.Get(name) != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// take sends the request down its path.
+func (x *exchange) take(to route) {
+	switch to {
+	case pass:
+		x.pass()
+	case watchReplica:
+		x.watch()
+	case listReplica:
+		x.list()
+	case listFresh:
+		x.listFresh()
+	case listExact:
+		x.listExact()
+	case listNext:
+		x.listNext()
+	case ask:
+		x.ask()
+	case write:
+		x.write()
+	}
+}
+
+// pass streams, and has nothing to offer while the cloud is away.
+func (x *exchange) pass() {
+	x.forward(forward.Exchange{})
+}
+
+// forward passes the request on with the client's credential; without a
+// Fallback of its own the client is told why there is no answer.
+func (x *exchange) forward(e forward.Exchange) {
+	e.Credential = x.cred
+	if e.Fallback == nil {
+		e.Fallback = func(_ http.ResponseWriter, _ *http.Request, err error) { x.unavailable(err) }
+	}
+	x.Proxy.Serve(x.w, x.r, e)
+}
+
+// collection returns the replica of what is asked, fed and populated, or
+// answers the client and returns nil.
+func (x *exchange) collection(startAt uint64) *replica.Collection {
+	c, err := x.Replicas.Use(replica.KeyOf(x.q, x.representation, x.cred.Identity), x.cred, startAt)
+	if err == nil {
+		err = c.Ready(x.r.Context())
+	}
+	if err != nil {
+		x.failed(err)
+		return nil
+	}
+	return c
+}
+
+// failed answers with what a replica's error means for the client.
+func (x *exchange) failed(err error) {
+	var denied *replica.DeniedError
+	var ahead *aheadError
+	switch {
+	case errors.Is(err, replica.ErrAborted):
+		panic(http.ErrAbortHandler) // break the connection: a part must not pass for the whole
+	case errors.As(err, &denied):
+		x.reply(offline.Reply{Code: denied.Code, ContentType: denied.ContentType, Body: denied.Body})
+	case errors.As(err, &ahead):
+		x.tooLarge(ahead)
+	case x.r.Context().Err() != nil:
+		// nobody is listening
+	default:
+		x.unavailable(err)
+	}
+}
+
+// refuse answers a client that could not be identified.
+func (x *exchange) refuse(err error) {
+	if errors.Is(err, errUnauthenticated) || errors.Is(err, errScheme) {
+		x.status(http.StatusUnauthorized, "Unauthorized", "Unauthorized")
+		return
+	}
+	x.unavailable(err)
+}
+
+// outage is why the cloud does not answer.
+func (x *exchange) outage(err error) offline.Outage {
+	link := x.Link.Link()
+	if link.State != upstream.Up {
+		return offline.Outage{Since: link.Since, Reason: link.Reason}
+	}
+	return offline.Outage{Since: x.arrived, Reason: err.Error()}
+}
+
+func (x *exchange) away() bool { return x.Link.Link().State == upstream.Down }
+
+// unavailable is the answer to what is not known here.
+func (x *exchange) unavailable(err error) {
+	what := fmt.Sprintf("%s %s is not known here", x.r.Method, x.r.URL.Path)
+	if !x.q.Write() && errors.Is(err, replica.ErrUnavailable) {
+		what = fmt.Sprintf("%s %s is not in the replica yet", x.r.Method, x.r.URL.Path)
+	}
+	x.reply(offline.Unavailable(x.encoding(), x.outage(err), what))
+}
+
+func (x *exchange) status(code int, reason, message string) {
+	x.reply(offline.StatusReply(x.encoding(), wire.Status{Code: code, Reason: reason, Message: message}))
+}
+
+// encoding is in which the client reads a Status.
+func (x *exchange) encoding() wire.Encoding {
+	if x.splittable && x.representation.Preference != wire.OnlyJSON {
+		return wire.Protobuf
+	}
+	return wire.JSON
+}
+
+func (x *exchange) reply(a offline.Reply) {
+	h := x.w.Header()
+	h.Set("Content-Type", a.ContentType)
+	h.Set("Cache-Control", "no-cache, private")
+	x.w.WriteHeader(a.Code)
+	_, _ = x.w.Write(a.Body) // a client that has gone does not need it
+}
+
+// stale marks what is answered in the cloud's absence. The text is constant:
+// client-go logs each distinct warning once.
+func (x *exchange) stale(since time.Time) {
+	if x.Link.Link().State == upstream.Up {
+		return
+	}
+	x.w.Header().Set("Warning", `299 yurthub "answered from the node's replica: the cloud is away"`)
+	if !since.IsZero() {
+		x.w.Header().Set("Age", fmt.Sprint(int(time.Since(since).Seconds())))
+	}
+}

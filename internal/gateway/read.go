@@ -1,0 +1,228 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"yurt/internal/forward"
+	"yurt/internal/offline"
+	"yurt/internal/replica"
+	"yurt/internal/wire"
+)
+
+// watch serves a watch from the replica, online and offline alike.
+func (x *exchange) watch() {
+	version := x.version()
+	c := x.collection(x.startAt())
+	if c == nil {
+		return
+	}
+	var err error
+	switch {
+	case x.q.Options.ResourceVersion == "":
+		err = x.freshen(c)
+	case x.q.Options.SendInitialEvents != nil && *x.q.Options.SendInitialEvents && version > c.Revision():
+		err = x.catchUp(c, version)
+	}
+	if err == nil {
+		x.stale(c.FreshAt())
+		err = c.Watch(x.r.Context(), x.w, x.q.Options)
+	}
+	if err != nil {
+		x.failed(err)
+	}
+}
+
+func (x *exchange) version() uint64 {
+	version, _ := strconv.ParseUint(x.q.Options.ResourceVersion, 10, 64) // decide has seen that it is one, or empty
+	return version
+}
+
+// startAt is the version of a plain watch whose client has listed elsewhere.
+func (x *exchange) startAt() uint64 {
+	if x.q.Options.SendInitialEvents != nil {
+		return 0
+	}
+	return x.version()
+}
+
+// freshen makes the replica as new as this request, as far as the link allows:
+// a watch without a version is a consistent read. A collection of one name is
+// listed (a pod that follows its ConfigMap's change must not get the old
+// value as environment for ever); for others it is enough that the feed is
+// live, which is the one place where the hub is weaker than the API server.
+func (x *exchange) freshen(c *replica.Collection) error {
+	ctx, cancel := context.WithTimeout(x.r.Context(), readDeadline)
+	defer cancel()
+	if x.away() {
+		return nil
+	}
+	var err error
+	if x.q.SingleName() != "" {
+		err = c.Refresh(ctx, x.arrived)
+	} else {
+		err = c.Live(ctx)
+	}
+	var denied *replica.DeniedError
+	if errors.As(err, &denied) {
+		return denied
+	}
+	return x.r.Context().Err() // otherwise the replica is what there is
+}
+
+// catchUp waits for a version that the replica has not reached.
+func (x *exchange) catchUp(c *replica.Collection, version uint64) error {
+	ctx, cancel := context.WithTimeout(x.r.Context(), aheadPatience)
+	defer cancel()
+	if !x.away() {
+		// The version may be one that this collection hears of by a bookmark
+		// a minute from now: ask.
+		if err := c.Refresh(ctx, x.arrived); err == nil && c.Revision() >= version {
+			return nil
+		}
+	}
+	if err := c.Reach(ctx, version); err != nil {
+		return &aheadError{version: version, current: c.Revision()}
+	}
+	return nil
+}
+
+// aheadError: the client knows a version that the replica has not reached.
+type aheadError struct{ version, current uint64 }
+
+func (e *aheadError) Error() string {
+	return fmt.Sprintf("Too large resource version: %d, current: %d", e.version, e.current)
+}
+
+// tooLarge answers as the API server does; client-go recovers by the cause.
+func (x *exchange) tooLarge(e *aheadError) {
+	x.reply(offline.StatusReply(x.encoding(), wire.Status{
+		Code: http.StatusGatewayTimeout, Reason: "Timeout", Message: e.Error(),
+		Details: &wire.StatusDetails{
+			Causes:            []wire.StatusCause{{Type: "ResourceVersionTooLarge", Message: "Too large resource version"}},
+			RetryAfterSeconds: 1,
+		},
+	}))
+}
+
+// list answers a list at any version, or at one not older than the client's.
+func (x *exchange) list() {
+	c := x.collection(0)
+	if c == nil {
+		return
+	}
+	if version := x.version(); version > c.Revision() {
+		if !x.away() {
+			x.forward(forward.Exchange{API: true})
+			return
+		}
+		if err := x.catchUp(c, version); err != nil {
+			x.failed(err)
+			return
+		}
+	}
+	x.serveList(c)
+}
+
+func (x *exchange) serveList(c *replica.Collection) {
+	x.stale(c.FreshAt())
+	if err := c.List(x.w); err != nil {
+		x.failed(err)
+	}
+}
+
+// listFresh is a consistent read. Of a collection that is known it is a list
+// of the feed's: committed, then answered, so that what the client has seen is
+// still there when the cloud is not. Others are forwarded, and their complete
+// answers remembered.
+func (x *exchange) listFresh() {
+	c, known := x.Replicas.Lookup(replica.KeyOf(x.q, x.representation, x.cred.Identity))
+	if !known || !c.Populated() || x.q.Options.Limit > 0 && !x.away() {
+		x.ask()
+		return
+	}
+	if c = x.collection(0); c == nil {
+		return
+	}
+	if !x.away() {
+		ctx, cancel := context.WithTimeout(x.r.Context(), readDeadline)
+		defer cancel()
+		var denied *replica.DeniedError
+		if err := c.Refresh(ctx, x.arrived); errors.As(err, &denied) {
+			x.failed(denied)
+			return
+		}
+	}
+	x.serveList(c)
+}
+
+// listExact is answered here only if the replica is exactly there.
+func (x *exchange) listExact() {
+	c, known := x.Replicas.Lookup(replica.KeyOf(x.q, x.representation, x.cred.Identity))
+	if known && c.Populated() && c.Revision() == x.version() && x.q.Options.Limit == 0 {
+		x.serveList(c)
+		return
+	}
+	x.forward(forward.Exchange{API: true, Fallback: func(_ http.ResponseWriter, _ *http.Request, err error) { x.expired() }})
+}
+
+// listNext: a continue token is the API server's own. Without it the pager must
+// begin anew; the whole list again would be appended to what it has.
+func (x *exchange) listNext() {
+	x.forward(forward.Exchange{API: true, Fallback: func(_ http.ResponseWriter, _ *http.Request, err error) { x.expired() }})
+}
+
+func (x *exchange) expired() {
+	x.status(http.StatusGone, "Expired", "the cloud is away, and the replica does not hold this version: list again without it")
+}
+
+// ask forwards a read, remembers its answer, and gives the best that is known
+// here when there is none.
+func (x *exchange) ask() {
+	x.forward(forward.Exchange{
+		API:         x.q.Resource.Resource != "",
+		Deadline:    readDeadline,
+		Alternative: func() bool { _, ok := x.known(); return ok },
+		Inspect: func(a forward.Answer) error {
+			x.warn(x.Memory.note(context.WithoutCancel(x.r.Context()), x.question(), a))
+			return nil
+		},
+		Fallback: func(_ http.ResponseWriter, _ *http.Request, err error) { x.answerKnown(err) },
+	})
+}
+
+// warn says that an answer could not be kept. The client has it all the same: a
+// full disk must not cut an online node off.
+func (x *exchange) warn(err error) {
+	if err != nil {
+		x.Logger.Warn("an answer could not be kept for offline use", "path", x.r.URL.Path, "error", err)
+	}
+}
+
+// answerKnown answers a read from what is known here.
+func (x *exchange) answerKnown(err error) {
+	k, ok := x.known()
+	switch {
+	case !ok:
+		if reply, ok := x.Desk.Lease(x.q, x.encoding()); ok {
+			x.reply(reply)
+			return
+		}
+		x.unavailable(err)
+	case k.absent:
+		x.reply(notFound(x.encoding(), x.q))
+	default:
+		x.stale(k.At)
+		x.reply(offline.Reply{Code: http.StatusOK, ContentType: k.ContentType, Body: k.Body})
+	}
+}
+
+func (x *exchange) known() (known, bool) { return x.Memory.best(x.question()) }
+
+// question is what this read asks, apart from how fresh the answer must be.
+func (x *exchange) question() question {
+	return question{q: x.q, identity: x.cred.Identity, accept: x.r.Header.Get("Accept"), representation: x.representation, splittable: x.splittable, path: x.r.URL.Path}
+}

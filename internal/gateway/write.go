@@ -1,0 +1,83 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+
+	"yurt/internal/forward"
+	"yurt/internal/offline"
+	"yurt/internal/request"
+	"yurt/internal/wire"
+)
+
+// maxWrite is the longest body that is read whole, so that it can be answered
+// when the cloud does not. The API server takes 3 MiB.
+const maxWrite = 3 << 20
+
+// write forwards a write; the desk answers while the cloud is away.
+func (x *exchange) write() {
+	body, err := x.readBody()
+	if err != nil {
+		x.status(http.StatusBadRequest, "BadRequest", "read request body: "+err.Error())
+		return
+	}
+	if body == nil {
+		x.pass() // too long for the desk, and nothing that it would take
+		return
+	}
+	w := offline.Write{
+		Request: x.q, Method: x.r.Method, Path: x.r.URL.RequestURI(), Body: body,
+		MediaType: x.r.Header.Get("Content-Type"), Answer: x.encoding(), Credential: x.cred,
+	}
+	w.Encoding, _ = wire.ParseContentType(w.MediaType)
+	x.forward(forward.Exchange{
+		API:     x.q.Resource.Resource != "" && x.q.Subresource != "proxy",
+		Inspect: func(a forward.Answer) error { x.warn(x.noteWrite(w, a)); return nil },
+		Fallback: func(_ http.ResponseWriter, r *http.Request, err error) {
+			x.reply(x.Desk.Serve(context.WithoutCancel(r.Context()), w, x.outage(err)))
+		},
+	})
+}
+
+// readBody reads the request's body and leaves it to be read again. It returns
+// nil for a body that is too long to keep.
+func (x *exchange) readBody() ([]byte, error) {
+	original := x.r.Body
+	body, err := io.ReadAll(io.LimitReader(original, maxWrite+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(body) > maxWrite {
+		x.r.Body = struct {
+			io.Reader
+			io.Closer
+		}{io.MultiReader(bytes.NewReader(body), original), original}
+		return nil, nil
+	}
+	x.r.Body = io.NopCloser(bytes.NewReader(body))
+	return body, nil
+}
+
+// noteWrite learns from the API server's answer to a write.
+func (x *exchange) noteWrite(w offline.Write, a forward.Answer) error {
+	if a.Code >= 300 {
+		return nil
+	}
+	ctx := context.WithoutCancel(x.r.Context())
+	if offline.Asked(x.q) {
+		return x.Desk.Asked(ctx, w, a.ContentType, a.Body)
+	}
+	x.Desk.NoteLease(x.q, a.Body)
+	switch x.q.Verb {
+	case request.Update, request.Patch, request.Delete:
+		get := *x.q
+		get.Verb = request.Get
+		get.Subresource = ""
+		k := x.question()
+		k.q, k.path = &get, get.Resource.Path(get.Namespace)+"/"+get.Name
+		return x.Memory.written(ctx, k, x.q.Verb, a)
+	}
+	return nil
+}

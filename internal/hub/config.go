@@ -1,0 +1,91 @@
+package hub
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+
+	"yurt/internal/credential"
+)
+
+// Config is everything that the hub is told.
+type Config struct {
+	Kubeconfig  string   // of the hub's upstream: servers, CA, client certificate
+	Servers     []string // https URLs that stand in for the kubeconfig's server
+	NodeName    string   // empty: the host's name
+	RootDir     string   // the store is in it
+	BindAddress string   // of the listeners for clients on the node
+	AdminPort   int
+	ProxyPort   int  // plain HTTP
+	Insecure    bool // listen there
+
+	Version string
+	Logger  *slog.Logger
+}
+
+// Validate checks what can be checked without touching anything, and returns
+// all that is wrong.
+func (c *Config) Validate() error {
+	var errs []error
+	if c.Kubeconfig == "" {
+		errs = append(errs, errors.New("--kubeconfig is required: a kubeconfig of this node, such as /etc/kubernetes/kubelet.conf"))
+	}
+	if c.RootDir == "" {
+		errs = append(errs, errors.New("--root-dir must not be empty"))
+	}
+	for _, server := range c.Servers {
+		if _, err := credential.ParseServer(server); err != nil {
+			errs = append(errs, fmt.Errorf("--server-addr: %w", err))
+		}
+	}
+	ip := net.ParseIP(c.BindAddress)
+	switch {
+	case ip == nil:
+		errs = append(errs, fmt.Errorf("--bind-address %q is not an IP address", c.BindAddress))
+	case c.Insecure && !ip.IsLoopback():
+		errs = append(errs, fmt.Errorf("--bind-address %s: the plain port acts as the node for whoever reaches it, and listens on loopback only", c.BindAddress))
+	}
+	if !c.Insecure {
+		errs = append(errs, errors.New("no listener for clients: --enable-insecure-proxy opens the plain port on loopback"))
+	}
+	for name, port := range map[string]int{"--serve-port": c.AdminPort, "--proxy-port": c.ProxyPort} {
+		if port < 0 || port > 65535 {
+			errs = append(errs, fmt.Errorf("%s %d is not a port", name, port))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (c *Config) servers() ([]*url.URL, error) {
+	var servers []*url.URL
+	for _, s := range c.Servers {
+		u, err := credential.ParseServer(s)
+		if err != nil {
+			return nil, err
+		}
+		servers = append(servers, u)
+	}
+	return servers, nil
+}
+
+// nodeName is the name under which the kubelet registers when it is not told
+// another: the host's, in lower case.
+func (c *Config) nodeName() (string, error) {
+	if c.NodeName != "" {
+		return c.NodeName, nil
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return "", fmt.Errorf("find the node's name: %w", err)
+	}
+	return strings.ToLower(strings.TrimSpace(name)), nil
+}
+
+func (c *Config) address(port int) string {
+	return net.JoinHostPort(c.BindAddress, strconv.Itoa(port))
+}

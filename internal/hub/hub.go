@@ -1,0 +1,203 @@
+// Package hub is the node agent as one value: New puts its parts together, Run
+// runs them. It is the same in the program and in tests.
+//
+// It guarantees that New changes nothing on disk unless everything that can be
+// checked beforehand is right, and that Run returns after all that it started
+// has ended.
+package hub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"yurt/internal/admin"
+	"yurt/internal/forward"
+	"yurt/internal/gateway"
+	"yurt/internal/offline"
+	"yurt/internal/replica"
+	"yurt/internal/store"
+	"yurt/internal/upstream"
+)
+
+// Hub is a node agent.
+type Hub struct {
+	cfg       Config
+	node      string
+	log       *slog.Logger
+	startedAt time.Time
+
+	store    *store.Store
+	pool     *upstream.Pool
+	replicas *replica.Set
+	answers  *offline.Book
+	journal  *offline.Journal
+
+	proxy, admin listener
+}
+
+type listener struct {
+	net.Listener
+	handler http.Handler
+}
+
+// New opens the listeners and the store. Its errors are the user's to mend.
+func New(cfg Config) (*Hub, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	node, err := cfg.nodeName()
+	if err != nil {
+		return nil, err
+	}
+	h := &Hub{cfg: cfg, node: node, log: cfg.Logger, startedAt: time.Now()}
+	servers, err := cfg.servers()
+	if err != nil {
+		return nil, err
+	}
+	if h.pool, err = upstream.New(upstream.Config{Kubeconfig: cfg.Kubeconfig, Servers: servers, Logger: h.log}); err != nil {
+		return nil, err
+	}
+	if err := h.open(); err != nil {
+		return nil, errors.Join(err, h.Close())
+	}
+	return h, nil
+}
+
+// open takes the ports, then the store: a second hub on the same node fails
+// before it touches the first one's files.
+func (h *Hub) open() error {
+	var err error
+	if h.proxy.Listener, err = net.Listen("tcp", h.cfg.address(h.cfg.ProxyPort)); err != nil {
+		return fmt.Errorf("open the plain port: %w", err)
+	}
+	if h.admin.Listener, err = net.Listen("tcp", h.cfg.address(h.cfg.AdminPort)); err != nil {
+		return fmt.Errorf("open the admin port: %w", err)
+	}
+	if h.store, err = store.Open(h.storeDir(), store.Options{Logger: h.log}); err != nil {
+		return err
+	}
+	return h.assemble()
+}
+
+func (h *Hub) storeDir() string { return filepath.Join(h.cfg.RootDir, "store") }
+
+// assemble connects the parts, lowest floor first.
+func (h *Hub) assemble() error {
+	var err error
+	if h.replicas, err = replica.Open(h.store, h.pool, h.log); err != nil {
+		return err
+	}
+	if h.answers, err = offline.OpenBook(h.store, "reads"); err != nil {
+		return err
+	}
+	asked, err := offline.OpenBook(h.store, "asked")
+	if err != nil {
+		return err
+	}
+	identities, err := offline.OpenBook(h.store, "identities")
+	if err != nil {
+		return err
+	}
+	if h.journal, err = offline.OpenJournal(h.store, h.pool, h.log); err != nil {
+		return err
+	}
+	registry := prometheus.NewRegistry()
+	memory := &gateway.Memory{Answers: h.answers, Replicas: h.replicas}
+	h.proxy.handler = &gateway.Gateway{
+		Link:       h.pool,
+		Replicas:   h.replicas,
+		Proxy:      &forward.Proxy{Upstream: h.pool, Logger: h.log},
+		Desk:       &offline.Desk{Node: h.node, Objects: memory, Answers: asked, Journal: h.journal},
+		Memory:     memory,
+		Identifier: &gateway.Identifier{Upstream: h.pool, Book: identities},
+		Logger:     h.log,
+		Metrics:    gateway.NewMetrics(registry),
+	}
+	registerMetrics(registry, h)
+	h.admin.handler = admin.Handler(h.Status, h.ready, registry)
+	return nil
+}
+
+// Run serves until ctx ends.
+func (h *Hub) Run(ctx context.Context) error {
+	h.log.Warn("the plain port is open: whoever reaches it acts as the node", "address", h.proxy.Addr().String())
+	g, ctx := errgroup.WithContext(ctx)
+	// The store outlives those who commit to it.
+	storeCtx, stopStore := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopStore()
+	stored := make(chan error, 1)
+	go func() { stored <- h.store.Run(storeCtx) }()
+
+	g.Go(func() error { return h.pool.Run(ctx) })
+	g.Go(func() error { return h.replicas.Run(ctx) })
+	g.Go(func() error { return h.journal.Run(ctx) })
+	g.Go(func() error { return serve(ctx, h.proxy, h.log) })
+	g.Go(func() error { return serve(ctx, h.admin, h.log) })
+	h.log.Info("yurthub serves", "version", h.cfg.Version, "node", h.node, "proxy", h.proxy.Addr().String(), "admin", h.admin.Addr().String(), "store", h.storeDir())
+
+	err := g.Wait()
+	stopStore()
+	return errors.Join(err, <-stored)
+}
+
+// Close releases what New took. Run must have returned.
+func (h *Hub) Close() error {
+	var errs []error
+	for _, l := range []net.Listener{h.proxy.Listener, h.admin.Listener} {
+		if l == nil {
+			continue
+		}
+		if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	if h.store != nil {
+		errs = append(errs, h.store.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// ProxyAddr and AdminAddr are where the hub listens.
+func (h *Hub) ProxyAddr() string { return h.proxy.Addr().String() }
+
+// AdminAddr is where the admin port is.
+func (h *Hub) AdminAddr() string { return h.admin.Addr().String() }
+
+func (h *Hub) ready() error { return nil }
+
+// serve answers on l until ctx ends. Requests in flight are then broken off:
+// watches have no end to wait for.
+func serve(ctx context.Context, l listener, log *slog.Logger) error {
+	server := &http.Server{
+		Handler:           l.handler,
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+	}
+	closed := make(chan error, 1)
+	stop := context.AfterFunc(ctx, func() {
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		if err := server.Shutdown(grace); err != nil {
+			closed <- server.Close()
+			return
+		}
+		closed <- nil
+	})
+	err := server.Serve(l.Listener)
+	if !stop() {
+		return <-closed
+	}
+	return fmt.Errorf("serve %s: %w", l.Addr(), err)
+}

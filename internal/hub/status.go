@@ -1,0 +1,80 @@
+package hub
+
+import (
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"yurt/internal/admin"
+	"yurt/internal/adminapi"
+	"yurt/internal/upstream"
+)
+
+// Status is the hub as it stands at this moment.
+func (h *Hub) Status() adminapi.Status {
+	link, st, journal := h.pool.Link(), h.store.Stats(), h.journal.Stats()
+	status := adminapi.Status{
+		Version: h.cfg.Version, Node: h.node, StartedAt: h.startedAt,
+		Link: adminapi.Link{
+			State: link.State.String(), Since: link.Since, Reason: link.Reason,
+			BytesRead: h.pool.BytesRead(), BytesWritten: h.pool.BytesWritten(),
+		},
+		Process: admin.ProcessStatus(),
+		Store: adminapi.Store{
+			Directory: h.storeDir(), Tables: st.Tables, Records: st.Records,
+			DiskBytes: st.DiskBytes, LiveBytes: st.LiveBytes,
+			Commits: st.Commits, Syncs: st.Syncs, BytesWritten: st.BytesWritten,
+		},
+		Journal: adminapi.Journal{Pending: journal.Pending, Bytes: journal.Bytes, Replayed: journal.Replayed, Dropped: journal.Dropped},
+		Answers: h.answers.Len(),
+	}
+	if st.LastError != nil {
+		status.Store.Error = st.LastError.Error()
+	}
+	for _, c := range h.replicas.All() {
+		s := c.State()
+		_, path, _ := strings.Cut(s.Key.String(), " /")
+		status.Collections = append(status.Collections, adminapi.Collection{
+			Path: "/" + path, Representation: s.Key.Representation.String(), Identity: s.Key.Identity.String(),
+			Phase: s.Phase.String(), Since: s.Since, FreshAt: c.FreshAt(), Populated: c.Populated(),
+			Revision: s.Revision, Objects: s.Objects, Bytes: s.Bytes, Watchers: s.Watchers,
+		})
+	}
+	return status
+}
+
+// registerMetrics exports what the parts count by themselves.
+func registerMetrics(reg prometheus.Registerer, h *Hub) {
+	gauge := func(name, help string, value func() float64) {
+		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
+	}
+	counter := func(name, help string, value func() float64) {
+		reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, value))
+	}
+	gauge("yurthub_link_up", "1 if an API server can be reached.", func() float64 {
+		if h.pool.Link().State == upstream.Up {
+			return 1
+		}
+		return 0
+	})
+	gauge("yurthub_link_state_since_seconds", "Unix time of the last change of the link's state.", func() float64 {
+		return float64(h.pool.Link().Since.Unix())
+	})
+	counter("yurthub_upstream_read_bytes_total", "Bytes read from API servers, TLS included.", func() float64 { return float64(h.pool.BytesRead()) })
+	counter("yurthub_upstream_written_bytes_total", "Bytes written to API servers, TLS included.", func() float64 { return float64(h.pool.BytesWritten()) })
+	gauge("yurthub_collections", "Collections in the replica.", func() float64 { return float64(len(h.replicas.All())) })
+	gauge("yurthub_store_disk_bytes", "Bytes of the store's files.", func() float64 { return float64(h.store.Stats().DiskBytes) })
+	gauge("yurthub_store_records", "Records in the store.", func() float64 { return float64(h.store.Stats().Records) })
+	counter("yurthub_store_written_bytes_total", "Bytes written to the store.", func() float64 { return float64(h.store.Stats().BytesWritten) })
+	counter("yurthub_store_commits_total", "Batches committed.", func() float64 { return float64(h.store.Stats().Commits) })
+	counter("yurthub_store_syncs_total", "Calls of fdatasync.", func() float64 { return float64(h.store.Stats().Syncs) })
+	gauge("yurthub_store_failing", "1 if the newest commit failed.", func() float64 {
+		if h.store.Stats().LastError != nil {
+			return 1
+		}
+		return 0
+	})
+	gauge("yurthub_journal_pending_events", "Events that wait for the link.", func() float64 { return float64(h.journal.Stats().Pending) })
+	counter("yurthub_journal_replayed_events_total", "Events of the dark time that the API server has taken.", func() float64 { return float64(h.journal.Stats().Replayed) })
+	counter("yurthub_journal_dropped_events_total", "Events of the dark time that were lost: the journal was full, or the API server refused them.", func() float64 { return float64(h.journal.Stats().Dropped) })
+}

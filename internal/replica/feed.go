@@ -1,0 +1,389 @@
+package replica
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"yurt/internal/backoff"
+	"yurt/internal/store"
+	"yurt/internal/wire"
+)
+
+const (
+	// maxObject bounds one object: etcd takes 1.5 MiB, an aggregated API may
+	// be more generous.
+	maxObject = 16 << 20
+
+	// returnJitter spreads the feeds of a node, and of all nodes, when the
+	// link returns.
+	returnJitter = time.Second
+
+	retryBase = 500 * time.Millisecond
+	retryCap  = 30 * time.Second
+
+	// denialPatience: an API server that has just started, or a node
+	// authorizer that has not seen the binding yet, says 403 to what it will
+	// allow a moment later. A collection that has data believes a denial only
+	// after it has been repeated for this long.
+	denialPatience = 10 * time.Second
+
+	// bookmarkInterval is how long a bookmark's version may wait for another
+	// commit to go with, for the flash's sake.
+	bookmarkInterval = 10 * time.Minute
+)
+
+// errExpired: the API server no longer has the history behind our revision, or
+// our copy is in doubt: list again.
+var errExpired = errors.New("revision expired")
+
+// errCommit: the store did not take an event; what came after it is not taken
+// either, and the next watch begins where the store is.
+var errCommit = errors.New("commit event")
+
+// errParked ends a feed that nobody needs.
+var errParked = errors.New("parked")
+
+// feed follows the cloud until nobody needs it or ctx ends.
+func (c *Collection) feed(ctx context.Context) {
+	f := &follower{Collection: c, retry: backoff.Backoff{Base: retryBase, Cap: retryCap}}
+	for ctx.Err() == nil {
+		err := f.round(ctx)
+		if errors.Is(err, errParked) {
+			return
+		}
+		f.settle(ctx, err)
+	}
+}
+
+// follower is the state of a running feed.
+type follower struct {
+	*Collection
+	retry       backoff.Backoff
+	mustList    bool
+	failed      atomic.Bool // a commit failed since the watch began
+	flushed     time.Time   // when a bookmark was last committed for its own sake
+	deniedSince time.Time   // of an uninterrupted series of denials
+}
+
+// round brings the replica up to date and follows the cloud for as long as
+// one watch lasts. It returns why it ended.
+func (f *follower) round(ctx context.Context) error {
+	if err := f.awaitUse(ctx); err != nil {
+		return err
+	}
+	if f.park() {
+		return errParked
+	}
+	wasDown := f.set.down()
+	if err := f.set.up.WaitUp(ctx); err != nil {
+		return err
+	}
+	if wasDown {
+		if err := backoff.Sleep(ctx, rand.N(returnJitter)); err != nil {
+			return err
+		}
+	}
+	if _, populated := f.current(); !populated || f.mustList {
+		f.update(func() { f.phase = Listing })
+		if err := f.list(ctx, relist); err != nil {
+			return err
+		}
+		f.mustList = false
+	}
+	return f.watch(ctx)
+}
+
+// settle decides what follows from the end of a round, and waits before the
+// next one where that is called for.
+func (f *follower) settle(ctx context.Context, err error) {
+	f.update(func() {
+		if f.phase != Parked {
+			f.phase = Waiting
+		}
+	})
+	var denied *DeniedError
+	switch {
+	case err == nil || ctx.Err() != nil:
+		f.retry.Reset()
+		return
+	case errors.Is(err, errExpired):
+		f.mustList = true
+		f.log.Info("the replica must be listed again", "reason", err)
+		return
+	case errors.Is(err, errCommit):
+		f.log.Error("the replica could not take a change in", "error", err)
+	case errors.As(err, &denied):
+		if f.believe(denied) {
+			f.deny(denied)
+			return
+		}
+	default:
+		f.deniedSince = time.Time{}
+		f.log.Debug("feed interrupted", "error", err)
+	}
+	_ = f.retry.Wait(ctx) // its error is ctx's, which ends the feed
+}
+
+// believe tells whether a denial is final for now.
+func (f *follower) believe(d *DeniedError) bool {
+	if _, populated := f.current(); !populated || f.Denied() != nil {
+		return true
+	}
+	if f.deniedSince.IsZero() {
+		f.deniedSince = time.Now()
+	}
+	if time.Since(f.deniedSince) < denialPatience {
+		return false
+	}
+	f.log.Warn("the API server no longer lets this collection be read", "code", d.Code)
+	f.deniedSince = time.Time{}
+	return true
+}
+
+// awaitUse waits until a client asks again after a denial.
+func (f *follower) awaitUse(ctx context.Context) error {
+	idle, cancel := context.WithTimeoutCause(ctx, f.set.linger, errParked)
+	defer cancel()
+	err := f.wait(idle, func() (bool, error) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return f.denied == nil || f.recheck, nil
+	})
+	if errors.Is(err, errParked) && !f.park() {
+		return nil
+	}
+	return err
+}
+
+// get asks the API server for the collection with further parameters.
+func (c *Collection) get(ctx context.Context, query url.Values, watch bool) (*http.Response, error) {
+	for name, values := range c.selectors() {
+		query[name] = values
+	}
+	u := &url.URL{Path: c.Resource.Path(c.Namespace), RawQuery: query.Encode()}
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	accept := c.Representation.Accept(!watch)
+	r.Header.Set("Accept", accept)
+	r.Header.Set("User-Agent", userAgent)
+	resp, err := c.set.up.RoundTrip(r, c.credential())
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	return nil, c.refusal(resp)
+}
+
+const userAgent = "yurthub"
+
+// refusal turns an answer that is not 200 into an error.
+func (c *Collection) refusal(resp *http.Response) error {
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		return fmt.Errorf("read the answer %s: %w", resp.Status, err)
+	}
+	contentType := resp.Header.Get("Content-Type")
+	encoding, known := wire.ParseContentType(contentType)
+	var status wire.Status
+	if known {
+		if item, tm, err := wire.ParseObject(encoding, body); err == nil && tm.Kind == "Status" {
+			status, _ = wire.ParseStatus(encoding, item.Raw) // an unreadable one has no reason
+		}
+	}
+	switch {
+	case resp.StatusCode == http.StatusGone:
+		return fmt.Errorf("%w: %s", errExpired, status.Message)
+	case tooLarge(status):
+		return errAhead
+	case known && resp.StatusCode >= 400 && resp.StatusCode < 500 && resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode != http.StatusRequestTimeout:
+		return &DeniedError{Code: resp.StatusCode, ContentType: contentType, Body: body}
+	}
+	return fmt.Errorf("the API server answers %s: %s", resp.Status, status.Message)
+}
+
+// errAhead: the cloud has not reached our revision; its etcd may have been
+// restored from a backup.
+var errAhead = errors.New("the replica is ahead of the API server")
+
+func tooLarge(s wire.Status) bool {
+	return s.Details != nil && slices.ContainsFunc(s.Details.Causes, func(cause wire.StatusCause) bool {
+		return cause.Type == "ResourceVersionTooLarge"
+	})
+}
+
+// watch follows the cloud from the replica's revision until the stream ends.
+func (f *follower) watch(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	m, _ := f.current()
+	from, err := f.resumeFrom(ctx)
+	if err != nil {
+		return err
+	}
+	resp, err := f.get(ctx, url.Values{
+		"watch":               {"1"},
+		"allowWatchBookmarks": {"true"},
+		"resourceVersion":     {strconv.FormatUint(from, 10)},
+		// Spread the ends of watches, as client-go does.
+		"timeoutSeconds": {strconv.Itoa(300 + rand.IntN(300))},
+	}, true)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if encoding, ok := wire.ParseContentType(resp.Header.Get("Content-Type")); !ok || encoding != m.Encoding {
+		return fmt.Errorf("the API server answers the watch with Content-Type %q", resp.Header.Get("Content-Type"))
+	}
+	f.allowed(Watching)
+	f.retry.Reset()
+	f.deniedSince = time.Time{}
+	defer f.inFlight.Wait()
+	decoder := wire.NewWatchDecoder(resp.Body, m.Encoding, maxObject)
+	for {
+		event, err := decoder.Next()
+		if cause := context.Cause(ctx); cause != nil {
+			return cause
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return frameError(err)
+		}
+		f.heard.Store(time.Now().UnixNano())
+		if err := f.apply(ctx, event, cancel); err != nil {
+			return err
+		}
+		if f.park() {
+			return errParked
+		}
+	}
+}
+
+// frameError sorts an error of the stream: after an event that can't be read the
+// replica may lack it.
+func frameError(err error) error {
+	var frame *wire.FrameError
+	if errors.As(err, &frame) {
+		return fmt.Errorf("%w: %w", errExpired, err)
+	}
+	return fmt.Errorf("read watch: %w", err)
+}
+
+// resumeFrom returns the version to watch from. Between two watches nothing is
+// in flight.
+func (f *follower) resumeFrom(ctx context.Context) (uint64, error) {
+	if err := f.feeding.lock(ctx); err != nil {
+		return 0, err
+	}
+	defer f.feeding.unlock()
+	f.queued = f.table.Revision()
+	if f.failed.Swap(false) {
+		f.bookmark = 0 // it may lie behind an event that was not taken
+	}
+	return max(f.queued, f.bookmark), nil
+}
+
+// apply takes one event into the replica.
+func (f *follower) apply(ctx context.Context, event wire.Event, fail context.CancelCauseFunc) error {
+	if event.Type == wire.Error {
+		m, _ := f.current()
+		return watchError(m.Encoding, event)
+	}
+	if err := f.feeding.lock(ctx); err != nil {
+		return err
+	}
+	defer f.feeding.unlock()
+	revision, err := strconv.ParseUint(event.ResourceVersion, 10, 64)
+	if err != nil {
+		return fmt.Errorf("%w: event with resourceVersion %q", errExpired, event.ResourceVersion)
+	}
+	if event.Type == wire.Bookmark {
+		f.noteBookmark(event, revision, fail)
+		return nil
+	}
+	if revision <= f.queued {
+		return nil // a list has already brought it
+	}
+	var batch store.Batch
+	key := rowKey(event.Namespace, event.Name)
+	if event.Type == wire.Deleted {
+		batch.Delete(f.table, key, revision, event.Raw)
+	} else {
+		batch.Put(f.table, store.Record{Key: key, Revision: revision, Identity: event.UID, Value: event.Raw})
+	}
+	f.commit(&batch, revision, fail)
+	return nil
+}
+
+// commit hands a change to the store. Feeding must be held. If it fails the
+// watch ends, and the next one begins at the revision that is durable.
+func (f *follower) commit(batch *store.Batch, revision uint64, fail context.CancelCauseFunc) {
+	batch.Expect(f.table, f.queued) // or a commit behind a failed one would leave a gap
+	f.queued = revision
+	f.inFlight.Add(1)
+	f.set.store.CommitAsync(batch, func(err error) {
+		defer f.inFlight.Done()
+		if err != nil {
+			f.failed.Store(true)
+			fail(fmt.Errorf("%w: %w", errCommit, err))
+		}
+	})
+}
+
+// noteBookmark remembers how far the cloud has come. The version is made
+// durable, and so visible to clients, with the next event or after
+// bookmarkInterval: a commit for each would wear the flash out.
+func (f *follower) noteBookmark(event wire.Event, revision uint64, fail context.CancelCauseFunc) {
+	f.bookmark = max(f.bookmark, revision)
+	m, _ := f.current()
+	first := m.Bookmark == nil
+	if !first && time.Since(f.flushed) < bookmarkInterval {
+		return
+	}
+	if revision <= f.queued && !first {
+		return
+	}
+	f.flushed = time.Now()
+	var batch store.Batch
+	if first {
+		m.Bookmark = append([]byte(nil), event.Raw...)
+		if raw, err := json.Marshal(m); err == nil {
+			batch.SetMeta(f.table, raw)
+			f.update(func() { f.meta = &m })
+		}
+	}
+	revision = max(revision, f.queued)
+	batch.SetRevision(f.table, revision)
+	f.commit(&batch, revision, fail)
+}
+
+// watchError reads the Status that ends a watch.
+func watchError(encoding wire.Encoding, event wire.Event) error {
+	status, err := wire.ParseStatus(encoding, event.Raw)
+	if err != nil {
+		return fmt.Errorf("the watch ends with an error that can't be read: %w", err)
+	}
+	switch {
+	case status.Code == http.StatusGone:
+		return fmt.Errorf("%w: %s", errExpired, status.Message)
+	case tooLarge(status):
+		return errAhead
+	}
+	return fmt.Errorf("the watch ends with %d: %s", status.Code, status.Message)
+}

@@ -1,0 +1,192 @@
+package replica
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"yurt/internal/store"
+	"yurt/internal/wire"
+)
+
+// listMode says how fresh a list must be.
+type listMode int
+
+const (
+	// relist: not older than the replica. A collection's first list is a
+	// consistent one.
+	relist listMode = iota
+	// consistent: at least as new as anything committed before the request.
+	consistent
+)
+
+// Refresh lists the collection with a consistent read and commits the
+// difference, unless a list that was begun after since has done so already:
+// what the replica then holds is not older than that moment.
+func (c *Collection) Refresh(ctx context.Context, since time.Time) error {
+	if err := c.feeding.lock(ctx); err != nil {
+		return err
+	}
+	defer c.feeding.unlock()
+	if c.listed.After(since) {
+		return nil
+	}
+	return c.listLocked(ctx, consistent)
+}
+
+func (c *Collection) list(ctx context.Context, mode listMode) error {
+	select {
+	case c.set.lists <- struct{}{}:
+		defer func() { <-c.set.lists }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if err := c.feeding.lock(ctx); err != nil {
+		return err
+	}
+	defer c.feeding.unlock()
+	return c.listLocked(ctx, mode)
+}
+
+func (c *Collection) listLocked(ctx context.Context, mode listMode) error {
+	c.inFlight.Wait()
+	started := time.Now()
+	resp, err := c.openList(ctx, mode)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if err := c.takeIn(ctx, resp); err != nil {
+		return fmt.Errorf("take in list: %w", err)
+	}
+	c.listed = started
+	c.heard.Store(time.Now().UnixNano())
+	return nil
+}
+
+func (c *Collection) openList(ctx context.Context, mode listMode) (*http.Response, error) {
+	query := url.Values{}
+	_, populated := c.current()
+	switch at := c.startAt.Load(); {
+	case populated && mode == relist:
+		query.Set("resourceVersion", strconv.FormatUint(c.table.Revision(), 10))
+		query.Set("resourceVersionMatch", "NotOlderThan")
+	case !populated && at > 0:
+		query.Set("resourceVersion", strconv.FormatUint(at, 10))
+		query.Set("resourceVersionMatch", "Exact")
+	}
+	resp, err := c.get(ctx, query, false)
+	if len(query) > 0 && (errors.Is(err, errAhead) || errors.Is(err, errExpired)) {
+		return c.get(ctx, url.Values{}, false)
+	}
+	return resp, err
+}
+
+// takeIn stages the list's objects as they come and swaps them in when, and
+// only when, the list is complete.
+func (c *Collection) takeIn(ctx context.Context, resp *http.Response) error {
+	encoding, ok := wire.ParseContentType(resp.Header.Get("Content-Type"))
+	if !ok {
+		return fmt.Errorf("answer has Content-Type %q", resp.Header.Get("Content-Type"))
+	}
+	stage := c.table.Stage()
+	defer stage.Abort()
+	list, err := wire.ReadList(resp.Body, encoding, maxObject, func(item wire.Item) error {
+		revision, err := strconv.ParseUint(item.ResourceVersion, 10, 64)
+		if err != nil {
+			return fmt.Errorf("object %s/%s has resourceVersion %q", item.Namespace, item.Name, item.ResourceVersion)
+		}
+		return stage.Add(ctx, store.Record{Key: rowKey(item.Namespace, item.Name), Revision: revision, Identity: item.UID, Value: item.Raw})
+	})
+	if err != nil {
+		return err
+	}
+	if list.Continue != "" {
+		return errors.New("the API server sent a part of the list though no limit was asked for")
+	}
+	revision, err := strconv.ParseUint(list.ResourceVersion, 10, 64)
+	if err != nil {
+		return fmt.Errorf("list has resourceVersion %q", list.ResourceVersion)
+	}
+	m := meta{Encoding: encoding, Envelope: list.Envelope}
+	if err := c.completeMeta(ctx, &m); err != nil {
+		return err
+	}
+	swap := stage.Swap
+	if before := c.table.Revision(); revision < before {
+		// etcd was restored from a backup. Versions that clients know mean
+		// nothing any more: their watches end with 410 and they list again.
+		c.log.Error("the API server has gone back in time, the replica starts anew; clients that cache objects (kubelet) may need a restart",
+			"replica", before, "server", revision)
+		swap = stage.Reset
+	}
+	raw, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	if _, err := swap(ctx, revision, raw); err != nil {
+		return err
+	}
+	c.queued, c.bookmark = revision, revision
+	c.update(func() { c.meta, c.denied, c.recheck = &m, nil, false })
+	return nil
+}
+
+// completeMeta fills in what the list did not tell: the kind of the items of an
+// empty list, and the shape of bookmarks.
+func (c *Collection) completeMeta(ctx context.Context, m *meta) error {
+	old, populated := c.current()
+	if populated && old.Encoding == m.Encoding {
+		m.Bookmark = old.Bookmark
+		if m.Envelope.Item == (wire.TypeMeta{}) {
+			m.Envelope.Item, m.Envelope.TypedItems = old.Envelope.Item, old.Envelope.TypedItems
+		}
+	}
+	if m.Envelope.Item != (wire.TypeMeta{}) {
+		return nil
+	}
+	kind, err := c.discoverKind(ctx)
+	if err != nil {
+		return fmt.Errorf("learn the kind of %s: %w", c.Resource, err)
+	}
+	m.Envelope.Item = wire.TypeMeta{APIVersion: m.Envelope.List.APIVersion, Kind: kind}
+	return nil
+}
+
+// discoverKind asks the API server what an object of the collection is called:
+// an empty list of a custom resource does not say it, and a bookmark must.
+func (c *Collection) discoverKind(ctx context.Context) (string, error) {
+	path := "/apis/" + c.Resource.Group + "/" + c.Resource.Version
+	if c.Resource.Group == "" {
+		path = "/api/" + c.Resource.Version
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, path, http.NoBody)
+	if err != nil {
+		return "", err
+	}
+	r.Header.Set("Accept", "application/json")
+	r.Header.Set("User-Agent", userAgent)
+	resp, err := c.set.up.RoundTrip(r, c.credential())
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	var discovery struct {
+		Resources []struct{ Name, Kind string }
+	}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 16<<20)).Decode(&discovery); err != nil {
+		return "", fmt.Errorf("read %s: %w", path, err)
+	}
+	for _, resource := range discovery.Resources {
+		if resource.Name == c.Resource.Resource {
+			return resource.Kind, nil
+		}
+	}
+	return "", fmt.Errorf("%s does not list it", path)
+}

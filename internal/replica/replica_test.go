@@ -1,0 +1,287 @@
+package replica
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cockroachdb/datadriven"
+	"go.uber.org/goleak"
+
+	"yurt/internal/credential"
+	"yurt/internal/request"
+	"yurt/internal/store"
+	"yurt/internal/upstream"
+	"yurt/internal/wire"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// TestReplica runs the scripts: a cloud, a replica of its ConfigMaps in the
+// namespace shop, and clients that watch and list it. After each command the
+// world has come to rest.
+func TestReplica(t *testing.T) {
+	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+		synctest.Test(t, func(t *testing.T) {
+			w := &world{t: t, dir: t.TempDir(), cloud: newCloud(), watches: map[string]*client{}}
+			w.start()
+			datadriven.RunTest(t, path, w.command)
+			w.stop()
+		})
+	})
+}
+
+type world struct {
+	t       *testing.T
+	dir     string
+	cloud   *cloud
+	store   *store.Store
+	set     *Set
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+	watches map[string]*client
+}
+
+var shop = Key{Resource: request.Resource{Version: "v1", Resource: "configmaps"}, Namespace: "shop", Representation: wire.Representation{Preference: wire.OnlyJSON}}
+
+func (w *world) start() {
+	log := slog.New(slog.DiscardHandler)
+	var err error
+	if w.store, err = store.Open(w.dir, store.Options{Logger: log}); err != nil {
+		w.t.Fatal(err)
+	}
+	if w.set, err = Open(w.store, w.cloud, log); err != nil {
+		w.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	w.cancel = cancel
+	w.running.Go(func() { _ = w.store.Run(ctx) })
+	w.running.Go(func() { _ = w.set.Run(ctx) })
+}
+
+func (w *world) stop() {
+	for name, c := range w.watches {
+		c.cancel()
+		<-c.done
+		delete(w.watches, name)
+	}
+	w.cancel()
+	w.running.Wait()
+	if err := w.store.Close(); err != nil {
+		w.t.Error(err)
+	}
+	w.cloud.mu.Lock()
+	w.cloud.breakStreams(errors.New("the end"))
+	w.cloud.mu.Unlock()
+	synctest.Wait()
+}
+
+// client is one watch of the replica.
+type client struct {
+	mu     sync.Mutex
+	out    bytes.Buffer
+	header http.Header
+	cancel context.CancelFunc
+	done   chan struct{}
+	err    error
+}
+
+func (c *client) Header() http.Header                { return c.header }
+func (c *client) WriteHeader(int)                    {}
+func (c *client) Flush()                             {}
+func (c *client) SetWriteDeadline(t time.Time) error { return nil }
+func (c *client) Write(b []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.out.Write(b)
+}
+
+func (c *client) take() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	text := decodeEvents(c.out.Bytes())
+	c.out.Reset()
+	return text
+}
+
+func (w *world) command(t *testing.T, d *datadriven.TestData) string {
+	var out strings.Builder
+	arg := func(name string) (value string) {
+		if d.HasArg(name) {
+			d.ScanArgs(t, name, &value)
+		}
+		return value
+	}
+	switch d.Cmd {
+	case "cloud":
+		for line := range strings.Lines(d.Input) {
+			w.cloudCommand(strings.Fields(line))
+			synctest.Wait()
+		}
+	case "sleep":
+		wait, err := time.ParseDuration(arg("for"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(wait)
+	case "restart":
+		w.stop()
+		w.start()
+	case "watch":
+		w.watch(arg("as"), request.Options{
+			ResourceVersion: arg("version"), AllowWatchBookmarks: true,
+			SendInitialEvents: map[bool]*bool{true: ptr(true)}[d.HasArg("initial")],
+		})
+	case "list":
+		fmt.Fprint(&out, w.list(d.HasArg("fresh")))
+	case "events":
+	case "requests":
+		for _, r := range w.cloud.takeRequests() {
+			fmt.Fprintln(&out, r)
+		}
+		return out.String()
+	default:
+		t.Fatalf("no command %s", d.Cmd)
+	}
+	synctest.Wait()
+	for _, name := range []string{"a", "b"} {
+		c := w.watches[name]
+		if c == nil {
+			continue
+		}
+		for line := range strings.Lines(c.take()) {
+			fmt.Fprintf(&out, "%s: %s", name, line)
+		}
+		select {
+		case <-c.done:
+			fmt.Fprintf(&out, "%s: the watch ends: %v\n", name, c.err)
+			delete(w.watches, name)
+		default:
+		}
+	}
+	return out.String()
+}
+
+func ptr(b bool) *bool { return &b }
+
+func (w *world) cloudCommand(f []string) {
+	c := w.cloud
+	switch f[0] {
+	case "put":
+		c.change("ADDED", f[1], f[2], false)
+	case "recreate":
+		c.change("ADDED", f[1], f[2], true)
+	case "delete":
+		c.change("DELETED", f[1], "", false)
+	case "cut":
+		c.set(upstream.Down)
+	case "heal":
+		c.set(upstream.Up)
+	default:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.mood(f)
+	}
+}
+
+func (c *cloud) mood(f []string) {
+	switch f[0] {
+	case "bookmark":
+		c.revision++
+		c.add(cloudEvent{"BOOKMARK", "", object{Revision: c.revision}})
+	case "garbage":
+		c.revision++
+		c.add(cloudEvent{"GARBAGE", "", object{Revision: c.revision}})
+	case "compact":
+		c.floor, c.events = c.revision, nil
+		c.breakStreams(errors.New("closed"))
+	case "hangup":
+		c.breakStreams(errors.New("closed"))
+	case "restore": // from a backup: time goes back
+		c.revision = 50
+		c.floor, c.events, c.objects = 50, nil, map[string]object{"old": {UID: "uid-old", Revision: 40, Value: "1"}}
+		c.breakStreams(errors.New("closed"))
+	case "deny":
+		c.deny = http.StatusForbidden
+		c.breakStreams(errors.New("closed"))
+	case "allow":
+		c.deny = 0
+	case "truncate":
+		c.truncate = 1
+	case "whole":
+		c.truncate = 0
+	case "answer":
+		c.mime, c.body = f[1], strings.Join(f[2:], " ")
+		if c.body == "nothing" {
+			c.body = "\x00"[:0] + " "
+		}
+	case "answer-properly":
+		c.mime, c.body = "application/json", ""
+	default:
+		panic("no command " + f[0])
+	}
+}
+
+func (w *world) use() (*Collection, error) {
+	c, err := w.set.Use(shop, credential.Credential{}, 0)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	return c, c.Ready(ctx)
+}
+
+func (w *world) watch(name string, o request.Options) {
+	ctx, cancel := context.WithCancel(context.Background())
+	client := &client{header: http.Header{}, cancel: cancel, done: make(chan struct{})}
+	w.watches[name] = client
+	go func() {
+		defer close(client.done)
+		c, err := w.use()
+		if err == nil {
+			err = c.Watch(ctx, client, o)
+		}
+		client.err = err
+	}()
+}
+
+func (w *world) list(fresh bool) string {
+	c, err := w.use()
+	if err == nil && fresh {
+		err = c.Refresh(context.Background(), time.Now())
+	}
+	client := &client{header: http.Header{}}
+	if err == nil {
+		err = c.List(client)
+	}
+	if err != nil {
+		return fmt.Sprintf("error: %v\n", err)
+	}
+	var list struct {
+		Kind     string
+		Metadata struct{ ResourceVersion string }
+		Items    []struct {
+			Metadata struct{ Name, ResourceVersion string }
+			Data     map[string]string
+		}
+	}
+	if err := json.Unmarshal(client.out.Bytes(), &list); err != nil {
+		return fmt.Sprintf("not a list: %v\n", err)
+	}
+	var out strings.Builder
+	fmt.Fprintf(&out, "%s @%s:", list.Kind, list.Metadata.ResourceVersion)
+	for _, item := range list.Items {
+		fmt.Fprintf(&out, " %s=%s", item.Metadata.Name, item.Data["v"])
+	}
+	return out.String() + "\n"
+}

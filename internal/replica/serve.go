@@ -1,0 +1,317 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"time"
+
+	"yurt/internal/request"
+	"yurt/internal/store"
+	"yurt/internal/wire"
+)
+
+const (
+	// writeTimeout is how long one write to a client may take. A client that
+	// reads more slowly is disconnected; it comes back with its last version.
+	writeTimeout = 30 * time.Second
+
+	// eventsAtOnce bounds what a watcher takes from the history in one step.
+	eventsAtOnce = 64
+
+	minWatch = 30 * time.Minute // of a watch without timeoutSeconds, as the API server has it
+)
+
+// List answers a list with the whole collection at its current revision.
+func (c *Collection) List(w http.ResponseWriter) error {
+	m, ok := c.current()
+	if !ok {
+		return ErrUnavailable
+	}
+	view := c.table.View()
+	defer view.Release()
+	listMeta := wire.ListMeta{ResourceVersion: strconv.FormatUint(view.Revision(), 10)}
+	var items int64
+	if m.Encoding == wire.Protobuf {
+		for item := range view.Items("") {
+			items += wire.ItemSize(item.Size)
+		}
+		w.Header().Set("Content-Length", strconv.FormatInt(wire.ListSize(m.Envelope, listMeta, items), 10))
+	}
+	w.Header().Set("Content-Type", wire.ContentType(m.Encoding, false))
+	w.Header().Set("Cache-Control", "no-cache, private")
+	paced := &pacedWriter{w: w, control: http.NewResponseController(w)}
+	out := wire.NewListWriter(paced, m.Encoding, m.Envelope, listMeta, items)
+	for record, err := range view.Records("") {
+		if err != nil && !paced.begun {
+			w.Header().Del("Content-Length")
+			return err // nothing has been promised yet
+		}
+		if err != nil {
+			return abort(err)
+		}
+		if err := out.WriteItem(record.Value); err != nil {
+			return abort(err)
+		}
+	}
+	if err := out.Close(); err != nil {
+		return abort(err)
+	}
+	return nil
+}
+
+// ErrAborted: the answer had begun and can't be completed. The connection must
+// be broken, so that the client does not take a part for the whole.
+var ErrAborted = errors.New("answer aborted")
+
+func abort(err error) error { return fmt.Errorf("%w: %w", ErrAborted, err) }
+
+// pacedWriter renews the write deadline for every chunk.
+type pacedWriter struct {
+	w       http.ResponseWriter
+	control *http.ResponseController
+	begun   bool
+}
+
+func (p *pacedWriter) Write(b []byte) (int, error) {
+	if err := p.control.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return 0, err
+	}
+	p.begun = true
+	return p.w.Write(b)
+}
+
+// Object is one object as the answer to a get.
+type Object struct {
+	ContentType string
+	Body        []byte
+	Revision    uint64 // of the object
+}
+
+// Get returns an object of the collection; ok is false if it isn't in it. The
+// revision at which that holds is the second result.
+func (c *Collection) Get(namespace, name string) (object Object, at uint64, ok bool, err error) {
+	m, populated := c.current()
+	if !populated {
+		return Object{}, 0, false, ErrUnavailable
+	}
+	view := c.table.View()
+	defer view.Release()
+	record, ok, err := view.Get(rowKey(namespace, name))
+	if err != nil {
+		return Object{}, 0, false, err
+	}
+	if !ok {
+		return Object{}, view.Revision(), false, nil
+	}
+	return Object{
+		ContentType: wire.ContentType(m.Encoding, false),
+		Body:        wire.AppendObject(nil, m.Encoding, m.Envelope.Item, record.Value),
+		Revision:    record.Revision,
+	}, view.Revision(), true, nil
+}
+
+// Watch serves a watch until its time is over, the client is gone, too slow,
+// or behind the history, or ctx ends.
+func (c *Collection) Watch(ctx context.Context, w http.ResponseWriter, o request.Options) error {
+	m, ok := c.current()
+	if !ok {
+		return ErrUnavailable
+	}
+	c.update(func() { c.watchers++ })
+	defer c.update(func() { c.watchers--; c.lastUse = time.Now() })
+
+	timeout := o.Timeout
+	if timeout <= 0 {
+		timeout = minWatch + rand.N(minWatch)
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	s := &stream{c: c, m: m, w: w, control: http.NewResponseController(w), bookmarks: o.AllowWatchBookmarks}
+	w.Header().Set("Content-Type", wire.ContentType(m.Encoding, true))
+	w.Header().Set("Cache-Control", "no-cache, private")
+	w.WriteHeader(http.StatusOK)
+	if err := s.begin(o); err != nil {
+		return s.end(err)
+	}
+	return s.end(s.follow(ctx))
+}
+
+// stream is one watch being served.
+type stream struct {
+	c         *Collection
+	m         meta
+	w         http.ResponseWriter
+	control   *http.ResponseController
+	cursor    *store.Cursor
+	bookmarks bool
+	after     uint64 // events up to this version are not the client's business
+	sent      uint64 // the version that the client has seen
+	buf       []byte
+}
+
+// begin places the cursor, and sends the initial events if the client wants
+// them: it does by sendInitialEvents, or by no version or version 0.
+func (s *stream) begin(o request.Options) error {
+	if initial(o) {
+		return s.sendInitial(o.SendInitialEvents != nil && *o.SendInitialEvents && o.AllowWatchBookmarks)
+	}
+	from, err := strconv.ParseUint(o.ResourceVersion, 10, 64)
+	if err != nil {
+		return fmt.Errorf("parse resourceVersion: %w", err)
+	}
+	s.after, s.sent = from, from
+	if s.cursor, err = s.c.table.Since(from); err != nil {
+		return err
+	}
+	return s.flush() // the client learns at once that the watch stands
+}
+
+func initial(o request.Options) bool {
+	if o.SendInitialEvents != nil {
+		return *o.SendInitialEvents
+	}
+	return o.ResourceVersion == "" || o.ResourceVersion == "0"
+}
+
+func (s *stream) sendInitial(mark bool) error {
+	view := s.c.table.View()
+	defer view.Release()
+	for record, err := range view.Records("") {
+		if err != nil {
+			return err
+		}
+		if err := s.event(wire.Added, record.Value); err != nil {
+			return err
+		}
+	}
+	s.cursor, s.sent = view.Cursor(), view.Revision()
+	if mark {
+		if err := s.bookmark(view.Revision(), true); err != nil {
+			return err
+		}
+	}
+	return s.flush()
+}
+
+// follow passes on what is committed until ctx ends.
+func (s *stream) follow(ctx context.Context) error {
+	for {
+		changed, state := s.c.table.Changed(), s.c.stateChanged()
+		events, err := s.cursor.Next(eventsAtOnce)
+		if err != nil {
+			return err
+		}
+		for _, e := range events {
+			if e.Revision <= s.after {
+				continue
+			}
+			if err := s.change(e); err != nil {
+				return err
+			}
+			s.sent = e.Revision
+		}
+		if len(events) == eventsAtOnce {
+			continue
+		}
+		if at := s.cursor.Revision(); s.bookmarks && at > s.sent {
+			if err := s.bookmark(at, false); err != nil {
+				return err
+			}
+			s.sent = at
+		}
+		if err := s.flush(); err != nil {
+			return err
+		}
+		if d := s.c.Denied(); d != nil {
+			return d
+		}
+		select {
+		case <-changed:
+		case <-state:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// change sends an event of the history. One that a relist has found shows a
+// deleted object as it was known last, at the version of its deletion: a
+// client takes the version from which it resumes from every event.
+func (s *stream) change(e store.Event) error {
+	if e.Type != store.Deleted {
+		return s.event(wire.EventType(e.Type), e.Value)
+	}
+	item, err := wire.ParseItem(s.m.Encoding, e.Value)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", e.Key, err)
+	}
+	version := strconv.FormatUint(e.Revision, 10)
+	if item.ResourceVersion == version {
+		return s.event(wire.Deleted, e.Value)
+	}
+	value, err := wire.AppendItemAt(nil, s.m.Encoding, e.Value, version)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", e.Key, err)
+	}
+	return s.event(wire.Deleted, value)
+}
+
+const flushAt = 32 << 10
+
+func (s *stream) event(typ wire.EventType, item []byte) error {
+	s.buf = wire.AppendEvent(s.buf, s.m.Encoding, typ, s.m.Envelope.Item, item)
+	if len(s.buf) < flushAt {
+		return nil
+	}
+	return s.flush()
+}
+
+func (s *stream) bookmark(revision uint64, initialEventsEnd bool) error {
+	var err error
+	s.buf, err = wire.AppendBookmark(s.buf, s.m.Encoding, s.m.Envelope.Item, s.m.Bookmark, strconv.FormatUint(revision, 10), initialEventsEnd)
+	return err
+}
+
+func (s *stream) flush() error {
+	if err := s.control.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	if len(s.buf) > 0 {
+		if _, err := s.w.Write(s.buf); err != nil {
+			return err
+		}
+		s.buf = s.buf[:0]
+	}
+	if cap(s.buf) > 2*flushAt {
+		s.buf = nil // one large object must not stay with every watcher
+	}
+	return s.control.Flush()
+}
+
+// end tells the client why the stream ends, where there is something to tell.
+// The stream has begun, so that every error after it is ErrAborted.
+func (s *stream) end(err error) error {
+	if err == nil {
+		return nil
+	}
+	status := wire.Status{Code: http.StatusInternalServerError, Reason: "InternalError", Message: err.Error()}
+	var denied *DeniedError
+	switch {
+	case errors.Is(err, store.ErrExpired):
+		status = wire.Status{Code: http.StatusGone, Reason: "Expired", Message: "too old resource version: the replica no longer has the history behind it"}
+	case errors.As(err, &denied):
+		return abort(err) // the client asks again, and gets the API server's own words
+	case errors.Is(err, store.ErrDamaged):
+	default:
+		return abort(err)
+	}
+	s.buf = wire.AppendErrorEvent(s.buf[:0], s.m.Encoding, status)
+	if err := s.flush(); err != nil {
+		return abort(err)
+	}
+	return nil
+}
