@@ -1,0 +1,228 @@
+// Package e2e tells the founding scenario on a real cluster: two nodes, one
+// behind YurtHub and one bare, with a stock kubelet, kube-proxy and containerd
+// each; their links are cut, their power is taken, they boot in the dark, and
+// the link returns. The bare node is there so that the tests can fail: what it
+// loses shows that there was something to survive.
+package e2e
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"k8s.io/client-go/kubernetes"
+
+	"yurt/internal/adminapi"
+	"yurt/internal/playground/cluster"
+	"yurt/internal/playground/scenario"
+)
+
+const adminPort = "127.0.0.1:10267"
+
+// site is the cluster that the tests of this package share, one after the
+// other. Each leaves it healed, with the site's first pods running.
+type site struct {
+	*cluster.Cluster
+	client     kubernetes.Interface
+	edge, bare *cluster.Node
+}
+
+var shared *site //nolint:gochecknoglobals // a cluster for the package, made by TestMain
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	if testing.Short() {
+		fmt.Println("left out with -short: the tests on a real cluster")
+		return 0
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 25*time.Minute) // the first time it builds Kubernetes
+	defer cancel()
+	s, err := up(ctx)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		if os.Geteuid() != 0 && os.Getenv("CI") != "true" {
+			return 0
+		}
+		return 1
+	}
+	shared = s
+	code := m.Run()
+	if code != 0 {
+		fmt.Fprintln(os.Stderr, "e2e: logs are kept in", s.keepLogs())
+	}
+	if err := s.Down(); err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		return 1
+	}
+	return code
+}
+
+func up(ctx context.Context) (*site, error) {
+	c, err := cluster.Up(ctx, cluster.Config{
+		Owned: true,
+		Nodes: []cluster.NodeConfig{
+			{Name: "edge", Hub: true, HubArgs: []string{"--log-level=debug"}},
+			{Name: "bare"},
+		},
+		Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		return nil, err
+	}
+	s := &site{Cluster: c}
+	if s.client, err = c.Client(); err == nil {
+		s.edge, err = c.Node("edge")
+	}
+	if err == nil {
+		s.bare, err = c.Node("bare")
+	}
+	if err == nil {
+		err = scenario.Open(ctx, c)
+	}
+	if err != nil {
+		return nil, errors.Join(err, c.Down())
+	}
+	return s, nil
+}
+
+// keepLogs copies the logs to where they outlive the cluster.
+func (s *site) keepLogs() string {
+	dir, err := os.MkdirTemp("", "yurt-e2e-logs-")
+	if err == nil {
+		err = os.CopyFS(dir, os.DirFS(s.LogDir()))
+	}
+	if err != nil {
+		return "no place: " + err.Error()
+	}
+	return dir
+}
+
+// begin returns the site at rest, and leaves it so.
+func begin(t *testing.T) *site {
+	t.Helper()
+	s := shared
+	s.settle(t)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("status of the hub: %s", s.describeHub())
+		}
+	})
+	return s
+}
+
+// settle heals, boots, and waits until both nodes run the site's pods.
+func (s *site) settle(t *testing.T) {
+	t.Helper()
+	ctx := t.Context()
+	for _, n := range s.Nodes() {
+		must(t, n.Heal(ctx))
+		must(t, n.Boot(ctx))
+	}
+	for _, n := range s.Nodes() {
+		s.awaitRunning(t, n, scenario.PodsPerNode, 90*time.Second)
+	}
+	s.awaitLink(t, "up", 30*time.Second)
+}
+
+func (s *site) awaitRunning(t *testing.T, n *cluster.Node, count int, within time.Duration) map[string]scenario.Pod {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), within)
+	defer cancel()
+	pods, err := scenario.AwaitRunning(ctx, n, count)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pods
+}
+
+func (s *site) running(t *testing.T, n *cluster.Node) map[string]scenario.Pod {
+	t.Helper()
+	pods, err := scenario.Running(t.Context(), n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pods
+}
+
+// await polls done until it returns nil.
+func await(t *testing.T, what string, within time.Duration, done func(context.Context) error) time.Duration {
+	t.Helper()
+	start := time.Now()
+	ctx, cancel := context.WithTimeout(t.Context(), within)
+	defer cancel()
+	if err := scenario.Await(ctx, what, done); err != nil {
+		t.Fatal(err)
+	}
+	return time.Since(start)
+}
+
+// hub returns what the hub says of itself.
+func (s *site) hub(ctx context.Context) (*adminapi.Status, error) {
+	client := s.edge.HTTP()
+	defer client.CloseIdleConnections()
+	return adminapi.Get(ctx, client, adminPort)
+}
+
+func (s *site) awaitLink(t *testing.T, state string, within time.Duration) time.Duration {
+	t.Helper()
+	return await(t, "the hub's link is "+state, within, func(ctx context.Context) error {
+		status, err := s.hub(ctx)
+		if err != nil {
+			return err
+		}
+		if status.Link.State != state {
+			return fmt.Errorf("it is %s (%s)", status.Link.State, status.Link.Reason)
+		}
+		return nil
+	})
+}
+
+func (s *site) describeHub() string {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	status, err := s.hub(ctx)
+	if err != nil {
+		return err.Error()
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "link %s since %s %s\n", status.Link.State, status.Link.Since.Format(time.TimeOnly), status.Link.Reason)
+	for _, c := range status.Collections {
+		fmt.Fprintf(&b, "%s %s %s: %s since %s, %d objects at %d, %d watchers\n", c.Identity, c.Representation, c.Path, c.Phase, c.Since.Format(time.TimeOnly), c.Objects, c.Revision, c.Watchers)
+	}
+	return b.String()
+}
+
+// cutBoth cuts both nodes off, and returns when the hub knows it.
+func (s *site) cutBoth(t *testing.T) {
+	t.Helper()
+	for _, n := range s.Nodes() {
+		must(t, n.Cut(t.Context()))
+	}
+	s.awaitLink(t, "down", 20*time.Second)
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// nodeClient is a client on the edge node, through the hub, with a token.
+func (s *site) nodeClient(t *testing.T) *http.Client {
+	t.Helper()
+	client := s.edge.HTTP()
+	t.Cleanup(client.CloseIdleConnections)
+	return client
+}
