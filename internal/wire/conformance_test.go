@@ -2,14 +2,20 @@ package wire
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
+	"reflect"
+	"slices"
 	"testing"
 	"testing/iotest"
 
 	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes/scheme"
 )
 
 // readAll reads a list and keeps its items.
@@ -177,7 +183,7 @@ func checkWatch(t *testing.T, s server) {
 			}
 			again = AppendEvent(again, s.enc, ev.Type, ev.TypeMeta, ev.Raw)
 		}
-		if _, err := d.Next(); err != io.EOF {
+		if _, err := d.Next(); !errors.Is(err, io.EOF) {
 			t.Errorf("after the last event: %v, want EOF", err)
 		}
 		diffBytes(t, "stream", stream, again)
@@ -226,4 +232,36 @@ func (s server) bookmark(t testing.TB, version string, initialEventsEnd bool) []
 		annotate(t, obj)
 	}
 	return s.watchEvent(t, watch.Bookmark, obj)
+}
+
+// TestObjectsWithoutLists are those that are only created or are part of others: TokenReview, Scale, Binding.
+func TestObjectsWithoutLists(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	tested := 0
+	for gvk, typ := range scheme.Scheme.AllKnownTypes() {
+		_, isObject := reflect.New(typ).Interface().(metav1.Object)
+		if !isObject || gvk.Version == runtime.APIVersionInternal || slices.Contains(listKinds(), gvk) {
+			continue
+		}
+		for _, enc := range []Encoding{JSON, Protobuf} {
+			t.Run(fmt.Sprintf("%s/%s/%s", gvk.GroupVersion(), gvk.Kind, enc), func(t *testing.T) {
+				s := builtin(t, gvk, enc, seed)
+				obj := s.newObject(0)
+				body := s.encode(t, obj)
+				item, tm, err := ParseObject(enc, body)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff(metaOf(t, obj), item.Meta); diff != "" || tm != s.tm {
+					t.Errorf("a %v, want a %v (-want +got):\n%s", tm, s.tm, diff)
+				}
+				diffBytes(t, "object", body, AppendObject(nil, enc, tm, item.Raw))
+			})
+			tested++
+		}
+	}
+	if tested == 0 {
+		t.Error("no kind is without a list")
+	}
 }

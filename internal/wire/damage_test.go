@@ -94,7 +94,7 @@ func TestTruncatedStream(t *testing.T) {
 				if got != events || !errors.Is(err, want) {
 					t.Fatalf("cut at byte %d of %d: %d events and %v, want %d and %v", n, len(stream), got, err, events, want)
 				}
-				if _, again := d.Next(); again != err {
+				if _, again := d.Next(); !errors.Is(again, err) {
 					t.Fatalf("Next after the end: %v, want %v again", again, err)
 				}
 			}
@@ -226,7 +226,7 @@ func TestProtobufStreamGoesOn(t *testing.T) {
 			if ev, err := d.Next(); err != nil || ev.Name != "a" {
 				t.Errorf("event behind: %v, %v", ev, err)
 			}
-			if _, err := d.Next(); err != io.EOF {
+			if _, err := d.Next(); !errors.Is(err, io.EOF) {
 				t.Errorf("end: %v", err)
 			}
 		})

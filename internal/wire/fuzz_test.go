@@ -196,7 +196,7 @@ func checkEventAgain(t *testing.T, enc Encoding, ev Event) {
 	if diff := cmp.Diff(ev, again); diff != "" {
 		t.Fatalf("written and read again (-want +got):\n%s", diff)
 	}
-	if _, err := d.Next(); err != io.EOF {
+	if _, err := d.Next(); !errors.Is(err, io.EOF) {
 		t.Fatalf("%q: %v where the end should be", written, err)
 	}
 	if ev.Type == Error {

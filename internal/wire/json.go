@@ -219,50 +219,55 @@ func editJSON(dst, item []byte, e edit) ([]byte, error) {
 	if o.metadata.end == 0 {
 		return dst, errNoMetadata()
 	}
+	const ended = `"annotations":{"` + initialEventsEnd + `":"true"},`
 	dst = append(dst, item[:o.metadata.begin+1]...)
 	body := len(dst)
 	if e.annotations == endAnnotation && o.sorted {
-		dst = append(dst, `"annotations":{"`+initialEventsEnd+`":"true"},`...)
+		dst = append(dst, ended...)
 	}
-	versioned := false
 	c := cursor{b: item, i: o.metadata.begin}
-	for first := true; ; first = false {
-		begin := c.i + 1
-		key, err := c.member(first)
-		if err != nil {
-			return dst, err
-		}
-		if key == nil {
-			break
-		}
-		value := c.i
-		if err := c.skip(2); err != nil {
-			return dst, err
-		}
-		switch string(key) {
-		case "resourceVersion":
-			versioned = true
-			dst = append(dst, item[begin:value]...)
-			dst = appendText(dst, e.version)
-		case "annotations":
-			if e.annotations != keepAnnotations {
-				continue
-			}
-			fallthrough
-		default:
-			dst = append(dst, item[begin:c.i]...)
-		}
-		dst = append(dst, ',')
+	dst, versioned, err := c.appendMetadata(dst, e)
+	if err != nil {
+		return dst, err
 	}
 	if !versioned {
 		dst = append(dst, `"resourceVersion":`...)
 		dst = append(appendText(dst, e.version), ',')
 	}
 	if e.annotations == endAnnotation && !o.sorted {
-		dst = append(dst, `"annotations":{"`+initialEventsEnd+`":"true"},`...)
+		dst = append(dst, ended...)
 	}
 	if len(dst) > body {
-		dst = dst[:len(dst)-1]
+		dst = dst[:len(dst)-1] // the last comma
 	}
 	return append(dst, item[o.metadata.end-1:]...), nil
+}
+
+// appendMetadata appends the members of the metadata at the cursor as e leaves them, each with a comma behind it. It reports
+// whether there is a resourceVersion among them.
+func (c *cursor) appendMetadata(dst []byte, e edit) (_ []byte, versioned bool, _ error) {
+	for first := true; ; first = false {
+		begin := c.i + 1
+		key, err := c.member(first)
+		if key == nil || err != nil {
+			return dst, versioned, err
+		}
+		value := c.i
+		if err := c.skip(2); err != nil {
+			return dst, versioned, err
+		}
+		switch string(key) {
+		case "resourceVersion":
+			versioned = true
+			dst = appendText(append(dst, c.b[begin:value]...), e.version)
+		case "annotations":
+			if e.annotations != keepAnnotations {
+				continue
+			}
+			dst = append(dst, c.b[begin:c.i]...)
+		default:
+			dst = append(dst, c.b[begin:c.i]...)
+		}
+		dst = append(dst, ',')
+	}
 }

@@ -143,24 +143,24 @@ func parseProtoItem(b []byte) (Meta, error) {
 	return meta, nil
 }
 
-func (meta *Meta) parseProto(m message) error {
-	for len(m) > 0 {
-		f, err := m.next()
+func (m *Meta) parseProto(rest message) error {
+	for len(rest) > 0 {
+		f, err := rest.next()
 		if err != nil {
 			return err
 		}
 		var to *string
 		switch f.num {
 		case objectMetaName:
-			to = &meta.Name
+			to = &m.Name
 		case objectMetaNamespace:
-			to = &meta.Namespace
+			to = &m.Namespace
 		case objectMetaUID:
-			to = &meta.UID
+			to = &m.UID
 		case objectMetaResourceVersion:
-			to = &meta.ResourceVersion
+			to = &m.ResourceVersion
 		case objectMetaAnnotations:
-			if err := meta.parseAnnotation(f); err != nil {
+			if err := m.parseAnnotation(f); err != nil {
 				return err
 			}
 			continue
@@ -175,13 +175,13 @@ func (meta *Meta) parseProto(m message) error {
 	return nil
 }
 
-func (meta *Meta) parseAnnotation(f field) error {
-	if err := f.want(wireBytes); err != nil {
+func (m *Meta) parseAnnotation(entry field) error {
+	if err := entry.want(wireBytes); err != nil {
 		return err
 	}
 	var key, value []byte
-	for m := message(f.bytes); len(m) > 0; {
-		f, err := m.next()
+	for rest := message(entry.bytes); len(rest) > 0; {
+		f, err := rest.next()
 		if err != nil {
 			return err
 		}
@@ -193,7 +193,7 @@ func (meta *Meta) parseAnnotation(f field) error {
 		}
 	}
 	if string(key) == initialEventsEnd {
-		meta.InitialEventsEnd = string(value) == "true"
+		m.InitialEventsEnd = string(value) == "true"
 	}
 	return nil
 }

@@ -3,7 +3,7 @@ package wire
 import (
 	"bytes"
 	"fmt"
-	"math/rand"
+	"math/rand/v2"
 	"reflect"
 	"sort"
 	"strings"
@@ -67,7 +67,7 @@ func (s server) watchEvent(t testing.TB, typ watch.EventType, obj runtime.Object
 // forEachServer runs a test for every kind of k8s.io/api in both encodings, for PartialObjectMetadata in both, and for
 // custom resources.
 func forEachServer(t *testing.T, test func(t *testing.T, s server)) {
-	seed := rand.Int63()
+	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	for _, gvk := range listKinds() {
 		for _, enc := range []Encoding{JSON, Protobuf} {
@@ -102,14 +102,14 @@ func codecs(s *runtime.Scheme) serializer.CodecFactory {
 	return serializer.NewCodecFactory(s, serializer.WithStreamingCollectionEncodingToJSON(), serializer.WithStreamingCollectionEncodingToProtobuf())
 }
 
-func typedServer(t testing.TB, s *runtime.Scheme, gvk schema.GroupVersionKind, enc Encoding, seed int64) server {
+func typedServer(t testing.TB, s *runtime.Scheme, gvk schema.GroupVersionKind, enc Encoding, seed uint64) server {
 	t.Helper()
 	factory := codecs(s)
 	info, ok := runtime.SerializerInfoForMediaType(factory.SupportedMediaTypes(), enc.MediaType())
 	if !ok {
 		t.Fatalf("no serializer for %s", enc.MediaType())
 	}
-	fill := fuzzer.FuzzerFor(metafuzzer.Funcs, rand.NewSource(seed), factory)
+	fill := fuzzer.FuzzerFor(metafuzzer.Funcs, source{rand.NewPCG(seed, 0)}, factory)
 	srv := server{
 		enc:    enc,
 		object: factory.EncoderForVersion(info.Serializer, gvk.GroupVersion()),
@@ -145,12 +145,12 @@ func typedServer(t testing.TB, s *runtime.Scheme, gvk schema.GroupVersionKind, e
 }
 
 // builtin is the server of a kind of k8s.io/api.
-func builtin(t testing.TB, gvk schema.GroupVersionKind, enc Encoding, seed int64) server {
+func builtin(t testing.TB, gvk schema.GroupVersionKind, enc Encoding, seed uint64) server {
 	return typedServer(t, scheme.Scheme, gvk, enc, seed)
 }
 
 // partial is the server of any kind as PartialObjectMetadata.
-func partial(t testing.TB, enc Encoding, seed int64) server {
+func partial(t testing.TB, enc Encoding, seed uint64) server {
 	s := typedServer(t, metainternalscheme.Scheme, metav1.SchemeGroupVersion.WithKind(partialKind), enc, seed)
 	fill := s.newObject
 	gvk := metav1.SchemeGroupVersion.WithKind(partialKind)
@@ -169,11 +169,11 @@ func partial(t testing.TB, enc Encoding, seed int64) server {
 }
 
 // custom is the server of a custom resource, whose list kind is not its kind with List behind it.
-func custom(seed int64) server {
+func custom(seed uint64) server {
 	gvk := schema.GroupVersionKind{Group: "stable.example.com", Version: "v1beta1", Kind: "Ox"}
 	// Its encoder converts nothing.
 	plain := kjson.NewSerializerWithOptions(kjson.DefaultMetaFactory, nil, nil, kjson.SerializerOptions{StreamingCollectionsEncoding: true})
-	random := rand.New(rand.NewSource(seed))
+	random := rand.New(rand.NewPCG(seed, 0))
 	s := server{
 		enc: JSON, object: plain, event: plain, framer: kjson.Framer,
 		tm: TypeMeta{gvk.GroupVersion().String(), gvk.Kind},
@@ -188,7 +188,7 @@ func custom(seed int64) server {
 		u.SetName(fmt.Sprintf("ox-%d", n))
 		u.SetNamespace("farm <&> \u2028 \"field\" ünï")
 		u.SetUID("5f9d4bba")
-		u.SetResourceVersion(fmt.Sprint(random.Intn(1 << 30)))
+		u.SetResourceVersion(fmt.Sprint(random.IntN(1 << 30)))
 		u.SetAnnotations(map[string]string{"a\\b": "{\"kind\":\"Cow\",\"items\":[]}\n"})
 		u.Object["Before"] = "everything that is lower case"
 		u.Object["spec"] = map[string]any{
@@ -213,6 +213,12 @@ func custom(seed int64) server {
 	}
 	return s
 }
+
+// source is a source of random numbers as the filler of objects wants it.
+type source struct{ *rand.PCG }
+
+func (s source) Int63() int64    { return int64(s.Uint64() >> 1) }
+func (s source) Seed(seed int64) { s.PCG.Seed(uint64(seed), 0) }
 
 // name gives an object what every stored object has.
 func name(t testing.TB, obj runtime.Object, n int) {
