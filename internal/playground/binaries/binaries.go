@@ -95,14 +95,14 @@ func kubernetesVersion(version string) string {
 
 // Cached returns the programs if all of them are built, ErrNotBuilt otherwise. Kubernetes is given as "1.37".
 func (b *Builder) Cached(kubernetes string) (Set, error) {
+	plans, err := b.plans(kubernetes)
+	if err != nil {
+		return nil, err
+	}
 	var set Set
-	for _, m := range modules(kubernetes) {
-		p, err := b.plan(m)
-		if err != nil {
-			return nil, err
-		}
+	for _, p := range plans {
 		if !p.built() {
-			return nil, fmt.Errorf("%s %s: %w", m.title, p.version, ErrNotBuilt)
+			return nil, fmt.Errorf("%s %s: %w", p.title, p.version, ErrNotBuilt)
 		}
 		set = append(set, p.result)
 	}
@@ -111,20 +111,32 @@ func (b *Builder) Cached(kubernetes string) (Set, error) {
 
 // Build returns the programs, built if need be. Kubernetes is given as "1.37".
 func (b *Builder) Build(ctx context.Context, kubernetes string) (Set, error) {
+	plans, err := b.plans(kubernetes)
+	if err != nil {
+		return nil, err
+	}
 	var set Set
-	for _, m := range modules(kubernetes) {
-		p, err := b.plan(m)
-		if err != nil {
-			return nil, err
-		}
+	for _, p := range plans {
 		if !p.built() {
 			if err := b.build(ctx, p); err != nil {
-				return nil, fmt.Errorf("build %s %s: %w", m.title, p.version, err)
+				return nil, fmt.Errorf("build %s %s: %w", p.title, p.version, err)
 			}
 		}
 		set = append(set, p.result)
 	}
 	return set, nil
+}
+
+func (b *Builder) plans(kubernetes string) ([]plan, error) {
+	var all []plan
+	for _, m := range modules(kubernetes) {
+		p, err := b.plan(m)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, p)
+	}
+	return all, nil
 }
 
 // plan is one module with everything known that there is to know before building it.

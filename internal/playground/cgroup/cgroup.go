@@ -180,7 +180,7 @@ func removeTree(dir string) error {
 		if err == nil || errors.Is(err, unix.ENOENT) {
 			return nil
 		}
-		if !errors.Is(err, unix.EBUSY) || attempt == 50 {
+		if !errors.Is(err, unix.EBUSY) || attempt == 500 {
 			return &fs.PathError{Op: "rmdir", Path: dir, Err: err}
 		}
 		time.Sleep(20 * time.Millisecond)

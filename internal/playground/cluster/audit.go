@@ -44,7 +44,7 @@ type AuditMark []int64
 // AuditNow returns the place where the audit logs end now.
 func (c *Cluster) AuditNow() (AuditMark, error) {
 	var mark AuditMark
-	for i := range c.APIServers {
+	for i := range c.Config.APIServers {
 		info, err := os.Stat(c.auditFile(i))
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
@@ -61,7 +61,7 @@ func (c *Cluster) AuditNow() (AuditMark, error) {
 // AuditSince returns the requests written down since a place, server by server; all if it is nil.
 func (c *Cluster) AuditSince(mark AuditMark) ([]Request, error) {
 	var all []Request
-	for i := range c.APIServers {
+	for i := range c.Config.APIServers {
 		var from int64
 		if i < len(mark) {
 			from = mark[i]

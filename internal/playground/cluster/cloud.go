@@ -16,7 +16,7 @@ import (
 func (c *Cluster) cloudServices() []proc.Service {
 	services := []proc.Service{{
 		Name:     "etcd",
-		Argv:     component.Etcd{ExtraArgs: c.EtcdArgs}.Argv(),
+		Argv:     component.Etcd{ExtraArgs: c.Config.EtcdArgs}.Argv(),
 		Ready:    proc.Probe{HTTP: component.EtcdURL + "/health"},
 		Patience: 30 * time.Second,
 	}}
@@ -24,8 +24,8 @@ func (c *Cluster) cloudServices() []proc.Service {
 		s := component.KubeAPIServer{
 			Address:           cloudAddress(i).String(),
 			AuditLog:          auditLog(i),
-			TolerationSeconds: c.TolerationSeconds,
-			ExtraArgs:         c.APIServerArgs,
+			TolerationSeconds: c.Config.TolerationSeconds,
+			ExtraArgs:         c.Config.APIServerArgs,
 		}
 		services = append(services, proc.Service{
 			Name:     APIServer(i),
@@ -35,11 +35,11 @@ func (c *Cluster) cloudServices() []proc.Service {
 		})
 	}
 	manager := component.KubeControllerManager{
-		MonitorPeriod: c.MonitorPeriod, MonitorGrace: c.MonitorGrace, ExtraArgs: c.ControllerManagerArgs,
+		MonitorPeriod: c.Config.MonitorPeriod, MonitorGrace: c.Config.MonitorGrace, ExtraArgs: c.Config.ControllerManagerArgs,
 	}
 	return append(services,
 		proc.Service{Name: ControllerManager, Argv: manager.Argv()},
-		proc.Service{Name: Scheduler, Argv: component.KubeScheduler{ExtraArgs: c.SchedulerArgs}.Argv()},
+		proc.Service{Name: Scheduler, Argv: component.KubeScheduler{ExtraArgs: c.Config.SchedulerArgs}.Argv()},
 	)
 }
 

@@ -14,13 +14,16 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
@@ -33,15 +36,24 @@ import (
 
 // Cluster is a handle on a cluster that is up.
 type Cluster struct {
-	Config
+	Config   Config
 	dir      string
 	programs binaries.Set
 	cloud    *machine.Machine
 	nodes    []*Node
 
+	credentials rest.TLSClientConfig   // the administrator's
+	admin       func() (*admin, error) // made once, when first needed
+
 	lock  *os.File // held by the owner for as long as it lives
 	owner *os.File // the owner's side of the pipe at whose end the machines end
 	given *os.File // the machines' side of it
+}
+
+// admin is the administrator's client and its connections.
+type admin struct {
+	client kubernetes.Interface
+	http   *http.Client
 }
 
 // record is what is kept of a cluster in its directory.
@@ -69,7 +81,11 @@ func Open(root, name string) (*Cluster, error) {
 	}
 	cfg := rec.Config
 	cfg.Root = root
-	return assemble(cfg.withDefaults(), rec.Programs), nil
+	c := assemble(cfg.withDefaults(), rec.Programs)
+	if err := c.readCredentials(); err != nil {
+		return nil, fmt.Errorf("open cluster %q: %w", name, err)
+	}
+	return c, nil
 }
 
 // Names returns the names of the clusters in the directory root (DefaultRoot if empty), half-made ones included.
@@ -94,6 +110,7 @@ func Names(root string) ([]string, error) {
 func assemble(cfg Config, programs binaries.Set) *Cluster {
 	c := &Cluster{Config: cfg, dir: filepath.Join(cfg.Root, cfg.Name), programs: programs}
 	c.cloud = c.machine(cloudName)
+	c.admin = sync.OnceValues(c.newAdmin)
 	for i, n := range cfg.Nodes {
 		c.nodes = append(c.nodes, &Node{Machine: c.machine(n.Name), Config: n, cluster: c, index: i})
 	}
@@ -102,7 +119,7 @@ func assemble(cfg Config, programs binaries.Set) *Cluster {
 
 func (c *Cluster) machine(name string) *machine.Machine {
 	return machine.New(machine.Spec{
-		ID:       machineID(c.Name, name),
+		ID:       machineID(c.Config.Name, name),
 		Hostname: name,
 		Programs: append([]string{c.binDir()}, c.programs...),
 		Dir:      filepath.Join(c.dir, "machines", name),
@@ -140,7 +157,7 @@ func (c *Cluster) Program(name string) string {
 // APIServerURLs returns the URL of each API server, as nodes reach it.
 func (c *Cluster) APIServerURLs() []string {
 	var urls []string
-	for i := range c.APIServers {
+	for i := range c.Config.APIServers {
 		urls = append(urls, component.APIServerURL(cloudAddress(i).String()))
 	}
 	return urls
@@ -148,22 +165,42 @@ func (c *Cluster) APIServerURLs() []string {
 
 // RESTConfig returns how the administrator reaches the first API server from this process.
 func (c *Cluster) RESTConfig() *rest.Config {
-	file := func(name string) string { return filepath.Join(c.dir, "pki", name) }
-	return &rest.Config{
-		Host:            c.APIServerURLs()[0],
-		TLSClientConfig: rest.TLSClientConfig{CAFile: file("ca.crt"), CertFile: file("admin.crt"), KeyFile: file("admin.key")},
-		Dial:            c.cloud.Dial,
-		QPS:             -1,
+	return &rest.Config{Host: c.APIServerURLs()[0], TLSClientConfig: c.credentials, Dial: c.cloud.Dial, QPS: -1}
+}
+
+// readCredentials reads the administrator's credentials: their content, because files client-go would watch for ever.
+func (c *Cluster) readCredentials() error {
+	for name, data := range map[string]*[]byte{
+		"ca.crt": &c.credentials.CAData, "admin.crt": &c.credentials.CertData, "admin.key": &c.credentials.KeyData,
+	} {
+		var err error
+		if *data, err = os.ReadFile(filepath.Join(c.dir, "pki", name)); err != nil {
+			return fmt.Errorf("read the administrator's credentials: %w", err)
+		}
 	}
+	return nil
 }
 
 // Client returns the administrator's client.
 func (c *Cluster) Client() (kubernetes.Interface, error) {
-	client, err := kubernetes.NewForConfig(c.RESTConfig())
+	a, err := c.admin()
 	if err != nil {
-		return nil, fmt.Errorf("make client of cluster %q: %w", c.Name, err)
+		return nil, fmt.Errorf("make client of cluster %q: %w", c.Config.Name, err)
 	}
-	return client, nil
+	return a.client, nil
+}
+
+func (c *Cluster) newAdmin() (*admin, error) {
+	cfg := c.RESTConfig()
+	httpClient, err := rest.HTTPClientFor(cfg)
+	if err != nil {
+		return nil, err
+	}
+	client, err := kubernetes.NewForConfigAndClient(cfg, httpClient)
+	if err != nil {
+		return nil, err
+	}
+	return &admin{client: client, http: httpClient}, nil
 }
 
 // Kubectl returns a run of kubectl as the administrator. It sees the computer's files and the cloud's network.
@@ -180,16 +217,18 @@ func (c *Cluster) adminConf() string { return filepath.Join(c.dir, "admin.conf")
 
 // Down ends the cluster and removes all of it.
 func (c *Cluster) Down() error {
+	defer c.Close()
 	if c.lock == nil {
-		return Down(c.Root, c.Name)
+		return Down(c.Config.Root, c.Config.Name)
 	}
-	err := destroy(c.Root, c.Name)
-	c.release()
-	return err
+	return destroy(c.Config.Root, c.Config.Name)
 }
 
-// release gives up what only an owner has.
-func (c *Cluster) release() {
+// Close gives up the handle and its connections. The cluster goes on, unless this is its owner's handle.
+func (c *Cluster) Close() {
+	if a, err := c.admin(); err == nil {
+		utilnet.CloseIdleConnectionsFor(a.http.Transport)
+	}
 	for _, f := range []*os.File{c.owner, c.given, c.lock} {
 		if f != nil {
 			f.Close()
@@ -301,7 +340,7 @@ func (c *Cluster) wire() (netns.Cloud, error) {
 		return netns.Cloud{}, fmt.Errorf("%s: %w", cloudName, err)
 	}
 	w := netns.Cloud{PID: pid}
-	for i := range c.APIServers {
+	for i := range c.Config.APIServers {
 		w.Addresses = append(w.Addresses, onLink(cloudAddress(i)))
 	}
 	return w, nil

@@ -237,7 +237,7 @@ func (n *Node) SetLink(ctx context.Context, c netns.Condition) error {
 	if err := link.Set(ctx, c); err != nil {
 		return fmt.Errorf("set link of %s: %w", n.Config.Name, err)
 	}
-	n.cluster.Log.Info("link set", "node", n.Config.Name, "condition", c.String())
+	n.cluster.Config.Log.Info("link set", "node", n.Config.Name, "condition", c.String())
 	return nil
 }
 

@@ -28,20 +28,20 @@ func isMainModule(gomod string) bool {
 // buildOwn builds what the cluster runs of this checkout itself, as it is now.
 func (c *Cluster) buildOwn(ctx context.Context) error {
 	packages := []string{"./internal/playground/pid1", "./internal/playground/workload"}
-	if hub := slices.ContainsFunc(c.Config.Nodes, func(n NodeConfig) bool { return n.Hub }); hub && c.HubProgram == "" {
+	if hub := slices.ContainsFunc(c.Config.Nodes, func(n NodeConfig) bool { return n.Hub }); hub && c.Config.HubProgram == "" {
 		packages = append(packages, "./cmd/yurthub")
 	}
 	args := append([]string{"build", "-trimpath", "-ldflags", "-s -w", "-o", c.binDir() + "/"}, packages...)
 	cmd := exec.CommandContext(ctx, "go", args...)
-	cmd.Dir = c.Checkout
+	cmd.Dir = c.Config.Checkout
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-mod=readonly -buildvcs=false", "GOWORK=off")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build %s: %w:\n%s", strings.Join(packages, " "), err, strings.TrimSpace(string(out)))
 	}
-	if c.HubProgram == "" {
+	if c.Config.HubProgram == "" {
 		return nil
 	}
-	return c.UseHub(c.HubProgram)
+	return c.UseHub(c.Config.HubProgram)
 }
 
 // UseHub makes a file the yurthub of all nodes, from its next start on.

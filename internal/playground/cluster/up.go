@@ -58,7 +58,7 @@ func Up(ctx context.Context, cfg Config) (*Cluster, error) {
 		if ctx.Err() != nil { // somebody lost patience: leave nothing
 			err = errors.Join(err, destroy(cfg.Root, cfg.Name))
 		}
-		c.release()
+		c.Close()
 		lock.Close()
 		return nil, err
 	}
@@ -72,7 +72,7 @@ func Up(ctx context.Context, cfg Config) (*Cluster, error) {
 
 // existing returns the cluster if it is up and as wanted, nil if it isn't up. The lock is held.
 func (c *Cluster) existing() (*Cluster, error) {
-	up, err := Open(c.Root, c.Name)
+	up, err := Open(c.Config.Root, c.Config.Name)
 	if errors.Is(err, ErrNoCluster) {
 		return nil, nil
 	}
@@ -83,14 +83,14 @@ func (c *Cluster) existing() (*Cluster, error) {
 		return nil, nil //nolint:nilerr // the computer was rebooted, or somebody killed it: what is left is removed and made anew
 	}
 	if describe(up.Config) != describe(c.Config) {
-		return nil, fmt.Errorf("cluster %q %w", c.Name, ErrDifferent)
+		return nil, fmt.Errorf("cluster %q %w", c.Config.Name, ErrDifferent)
 	}
 	return up, nil
 }
 
 // bringUp makes the cluster in a directory that it empties first. The lock, which is in that directory, is replaced.
 func (c *Cluster) bringUp(ctx context.Context, lock **os.File) error {
-	if err := destroy(c.Root, c.Name); err != nil {
+	if err := destroy(c.Config.Root, c.Config.Name); err != nil {
 		return err
 	}
 	(*lock).Close()
@@ -101,14 +101,14 @@ func (c *Cluster) bringUp(ctx context.Context, lock **os.File) error {
 	if err := c.writeRecord(false); err != nil {
 		return err
 	}
-	if c.Owned {
+	if c.Config.Owned {
 		if c.given, c.owner, err = os.Pipe(); err != nil {
 			return err
 		}
 	}
 	begun := time.Now()
 	step := func(name string) {
-		c.Log.Info(name, "after", time.Since(begun).Round(100*time.Millisecond))
+		c.Config.Log.Info(name, "after", time.Since(begun).Round(100*time.Millisecond))
 	}
 	if err := c.buildOwn(ctx); err != nil {
 		return err
@@ -117,6 +117,9 @@ func (c *Cluster) bringUp(ctx context.Context, lock **os.File) error {
 		return err
 	}
 	if err := c.makeKeys(); err != nil {
+		return err
+	}
+	if err := c.readCredentials(); err != nil {
 		return err
 	}
 	step("programs and keys are made")

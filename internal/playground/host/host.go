@@ -35,6 +35,7 @@ var needs = [...]need{
 	{"nft", "nftables"},
 	{"nsenter", "util-linux"},
 	{"runc", "runc"},
+	{"setpriv", "util-linux"},
 	{"tc", "iproute2"},
 }
 

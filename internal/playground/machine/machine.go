@@ -19,8 +19,9 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"yurt/internal/playground/netns"
 )
@@ -82,20 +83,42 @@ func (m *Machine) Start(ctx context.Context, pid1 string, owner *os.File) error 
 	return nil
 }
 
-// PowerOff kills everything that runs on the machine, at once and without a warning. It is no error if nothing does.
+// PowerOff kills everything that runs on the machine, at once and without a warning, and returns when it is gone. It is no error if
+// nothing runs.
 func (m *Machine) PowerOff() error {
 	for _, pid := range find(m.ID) {
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+		if err := kill(pid); err != nil {
 			return fmt.Errorf("kill first process of %s: %w", m.ID, err)
 		}
 	}
-	// The first process is gone only after all others are.
-	for deadline := time.Now().Add(30 * time.Second); len(find(m.ID)) > 0; time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			return fmt.Errorf("kill first process of %s: it does not die", m.ID)
+	return nil
+}
+
+// kill kills the first process of a machine and waits until it has died, which the kernel lets it do when all others of its PID
+// namespace have. Its command line, and so find, loses it before that.
+func kill(pid int) error {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return err
+	}
+	for deadline := time.Now().Add(30 * time.Second); ; {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 1000)
+		switch {
+		case n > 0:
+			return nil
+		case err != nil && !errors.Is(err, unix.EINTR):
+			return err
+		case time.Now().After(deadline):
+			return errors.New("it does not die")
 		}
 	}
-	return nil
 }
 
 // PID returns the computer's number of the machine's first process, ErrOff if there is none.
@@ -122,9 +145,13 @@ func (m *Machine) Command(ctx context.Context, argv ...string) (*exec.Cmd, error
 	if err != nil {
 		return nil, m.named(err)
 	}
-	args := []string{"--target", strconv.Itoa(pid), "--mount", "--uts", "--ipc", "--net", "--pid", "--", "env", "-i"}
+	args := []string{"--target", strconv.Itoa(pid), "--mount", "--uts", "--ipc", "--net", "--pid", "--",
+		// To enter a PID namespace nsenter has to fork; its child shall not outlive it.
+		"setpriv", "--pdeathsig", "KILL", "env", "-i"}
 	args = append(args, environment(m.Programs)...)
-	return exec.CommandContext(ctx, "nsenter", append(args, argv...)...), nil
+	cmd := exec.CommandContext(ctx, "nsenter", append(args, argv...)...)
+	cmd.WaitDelay = time.Second
+	return cmd, nil
 }
 
 // environment is that of all processes of a machine.

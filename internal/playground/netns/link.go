@@ -81,7 +81,8 @@ func (c Cloud) Create(ctx context.Context) error {
 
 func (c Cloud) script() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "link set lo up\nlink add name %s type bridge\n", bridge)
+	// Without an address of its own the bridge would take over that of a port, and change it when a node reboots.
+	fmt.Fprintf(&b, "link set lo up\nlink add name %s address %s type bridge\n", bridge, hardware(c.Addresses[0].Addr()))
 	for _, a := range c.Addresses {
 		fmt.Fprintf(&b, "address add %s dev %s\n", a, bridge)
 	}
@@ -93,16 +94,27 @@ func (c Cloud) script() string {
 func (l Link) Create(ctx context.Context, c Condition) error {
 	// The kernel takes its time to remove the namespace of a node whose power was cut, and with it the old link.
 	_ = run(ctx, l.Cloud.PID, "", "ip", "link", "delete", l.Port)
-	// The port is made down, and comes up with its condition.
-	err := run(ctx, l.Cloud.PID, fmt.Sprintf("link add name %s type veth peer name eth0 netns %d\nlink set %s master %s\n",
-		l.Port, l.PID, l.Port, bridge), "ip", "-batch", "-")
-	if err != nil {
+	if err := run(ctx, l.Cloud.PID, l.cloudScript(), "ip", "-batch", "-"); err != nil {
 		return err
 	}
 	if err := run(ctx, l.PID, l.nodeScript(), "ip", "-batch", "-"); err != nil {
 		return err
 	}
 	return l.Set(ctx, c)
+}
+
+// cloudScript makes both ends of the link. The port is down, and comes up with its condition. The node's hardware address is the same
+// after each boot, as it would be, or its neighbours would not reach it for seconds.
+func (l Link) cloudScript() string {
+	return fmt.Sprintf("link add name %[1]s type veth peer name eth0 address %[2]s netns %[3]d\n"+
+		"link set %[1]s master %[4]s\nroute replace %[5]s via %[6]s\n",
+		l.Port, hardware(l.Node.Addr()), l.PID, bridge, l.Pods, l.Node.Addr())
+}
+
+// hardware returns a hardware address made of an IP address.
+func hardware(a netip.Addr) string {
+	b := a.As4()
+	return fmt.Sprintf("02:00:%02x:%02x:%02x:%02x", b[0], b[1], b[2], b[3])
 }
 
 func (l Link) nodeScript() string {
@@ -124,15 +136,11 @@ func (l Link) Set(ctx context.Context, c Condition) error {
 	if err := setRate(ctx, l.PID, "eth0", c.Rate); err != nil {
 		return err
 	}
-	return run(ctx, l.Cloud.PID, l.portScript(c), "ip", "-batch", "-")
-}
-
-func (l Link) portScript(c Condition) string {
 	state := "up"
 	if c.Cut {
 		state = "down"
 	}
-	return fmt.Sprintf("link set %s %s\nroute replace %s via %s\n", l.Port, state, l.Pods, l.Node.Addr())
+	return run(ctx, l.Cloud.PID, "", "ip", "link", "set", l.Port, state)
 }
 
 // rules returns the nftables ruleset that makes the port drop what the condition wants dropped, in place of the one before. ARP
