@@ -1,5 +1,7 @@
 package store
 
+import "slices"
+
 // group is what goes to the disk by one write: a few frames, and what they make of the tables. The tables change when it
 // is published; until then, and if the write fails, nothing has happened.
 type group struct {
@@ -126,12 +128,17 @@ func (f *frame) putEvent(c *change, e *entry, value []byte, revision uint64) {
 // delete removes old. last is what the event shows: old itself, or an entry whose value goes into this frame.
 func (f *frame) delete(c *change, old *entry, revision uint64, last *entry, value []byte) {
 	r := record{kind: recDeleted, table: c.table.id, key: old.key, revision: revision, identity: old.identity}
+	if i := slices.Index(f.entries, old); i >= 0 && last == old {
+		// It was put by this very frame, and has no place yet that could be pointed at.
+		again := *old
+		last, value = &again, f.values[i]
+	}
 	switch {
-	case last != old:
-		f.inline(&r, last, value)
-	case c.table.history == NoHistory || old.at.segment == 0:
+	case c.table.history == NoHistory || last.at.segment == 0 && last == old:
 		r.flags = flagLost // nobody will see it, or nobody can
 		f.add(&r)
+	case last != old:
+		f.inline(&r, last, value)
 	default:
 		r.flags, r.value = flagElsewhere, old.at
 		f.add(&r)

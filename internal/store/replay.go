@@ -25,15 +25,15 @@ type replayTable struct {
 // lose notes that a part of the log is gone: any table may have changed in it.
 func (r *replay) lose(err error) {
 	r.store.log.Error("a part of the log is lost", "err", err)
-	r.lost = err
+	r.lost = fmt.Errorf("a part of the log is lost: %w", err)
 	for _, t := range r.tables {
-		t.doubtFrom(err)
+		t.doubtFrom(r.lost)
 		t.known = false
 	}
 }
 
 func (t *replayTable) doubtFrom(err error) {
-	t.work.doubt = fmt.Errorf("a part of the log is lost: %w", err)
+	t.work.doubt = err
 	t.events.cut(t.work.revision)
 }
 
@@ -104,7 +104,7 @@ func (t *replayTable) arrive(revision uint64) {
 		t.known, t.work.revision = true, revision
 		t.events.cut(revision)
 	case t.work.revision != revision:
-		t.doubtFrom(fmt.Errorf("what led from revision %d to %d", t.work.revision, revision))
+		t.doubtFrom(fmt.Errorf("a part of the log is lost: what led from revision %d to %d", t.work.revision, revision))
 		t.work.revision = revision
 		t.events.cut(revision)
 	}
@@ -171,7 +171,7 @@ func (r *replay) finish() {
 	s := r.store
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.nextID = max(s.nextID, r.maxID+1)
+	s.nextID, s.lost = max(s.nextID, r.maxID+1), r.lost
 	oldest := uint32(1)
 	if len(s.set.list) > 0 {
 		oldest = s.set.list[0].id

@@ -87,6 +87,9 @@ func (w *world) run() {
 		"stage": w.stage, "add": w.add, "swap": w.swap, "reset": w.reset, "abort": w.abort,
 		"compact": w.compacted, "files": w.files, "damage": w.damage,
 	}
+	if w.store == nil && !strings.Contains("open reopen files damage", w.d.Cmd) {
+		w.d.Fatalf(w.t, "no store is open")
+	}
 	c, ok := commands[w.d.Cmd]
 	if !ok {
 		w.d.Fatalf(w.t, "unknown command %s", w.d.Cmd)
@@ -94,13 +97,13 @@ func (w *world) run() {
 	c()
 }
 
-// open [history=N] [segment=BYTES] [compact-above=BYTES]
+// open [history=N] [segment=BYTES]
 func (w *world) open() {
 	w.leave()
 	w.dir = w.t.TempDir()
 	w.opts = Options{
 		HistoryPerTable: w.option("history", 0), SegmentBytes: int64(w.option("segment", 64<<10)),
-		CompactAbove: int64(w.option("compact-above", 0)), RecentBytes: 1,
+		CompactAbove: 1 << 40, RecentBytes: 1,
 	}
 	w.start()
 }
@@ -400,7 +403,7 @@ func (w *world) breakIt(at location) {
 	case "byte":
 		change(w.segments()[w.number(1)], func(b []byte) []byte { b[w.number(2)] ^= 0x40; return b })
 	case "zero":
-		change(w.segments()[w.number(1)], func(b []byte) []byte { clear(b[w.number(2):w.number(3)]); return b })
+		change(w.segments()[w.number(1)], func(b []byte) []byte { clear(b[min(int(w.number(2)), len(b)):min(int(w.number(3)), len(b))]); return b })
 	case "truncate":
 		change(w.segments()[w.number(1)], func(b []byte) []byte { return b[:w.number(2)] })
 	case "append":

@@ -295,6 +295,11 @@ func (sw *swap) compare(c *change) error {
 			sw.changed = append(sw.changed, st.entry)
 		case live.revision > st.entry.revision && !sw.reset, live.same(st.entry) && t.store.sound(live):
 			sw.diff.Unchanged++
+		case !sameIdentity(live.identity, st.entry.identity):
+			sw.diff.Deleted++
+			sw.diff.Added++
+			sw.deleted = append(sw.deleted, live)
+			sw.changed = append(sw.changed, st.entry)
 		default:
 			sw.diff.Modified++
 			sw.changed = append(sw.changed, st.entry)
@@ -307,6 +312,7 @@ func (sw *swap) compare(c *change) error {
 		}
 		return true
 	})
+	slices.SortFunc(sw.deleted, func(a, b *entry) int { return cmp.Compare(a.key, b.key) })
 	slices.SortFunc(sw.changed, func(a, b *entry) int {
 		return cmp.Or(cmp.Compare(a.revision, b.revision), cmp.Compare(a.key, b.key))
 	})
@@ -317,7 +323,6 @@ func (sw *swap) apply(f *frame, c *change, x hole) {
 	for _, old := range sw.deleted {
 		f.delete(c, old, x.from+1, old, nil)
 	}
-	// What a later commit overtook, or a replaced identity deletes, is history of this swap too.
 	for _, e := range sw.changed {
 		f.putEvent(c, e, nil, x.clamp(e.revision))
 	}

@@ -86,6 +86,7 @@ type Store struct {
 	damaged map[*entry]*Table // records met that can't be read
 	recent  recent
 	loaders loaders
+	lost    error // a part of the log could not be read at Open
 	disk    int64 // bytes of data in the set
 	live    int64
 	stats   Stats // the counters; the rest is computed when asked for
@@ -184,6 +185,8 @@ func (s *Store) Table(name string, h History) (*Table, error) {
 	t := s.tables[name]
 	if t == nil {
 		t = s.newTable(name, s.nextID, h)
+		// A table of that name may have been in the part of the log that is lost.
+		t.work.doubt, t.now.doubt = s.lost, s.lost
 		s.nextID++
 		s.tables[name] = t
 	}

@@ -103,23 +103,37 @@ func contentsOf(t testing.TB, table *Table) map[string]string {
 	return got
 }
 
-// copyDir copies the files of a store as a crash would leave them: everything that was written is there.
+// copyDir copies the files of a store as a crash would leave them: everything that was written is there. Compaction may
+// remove a file meanwhile: then the crash comes a little later.
 func copyDir(t testing.TB, from string) string {
 	t.Helper()
-	to := t.TempDir()
+	for {
+		to := t.TempDir()
+		err := tryCopyDir(from, to)
+		if err == nil {
+			return to
+		}
+		if !errors.Is(err, os.ErrNotExist) {
+			t.Error(err)
+			return to
+		}
+	}
+}
+
+func tryCopyDir(from, to string) error {
 	entries, err := os.ReadDir(from)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	for _, e := range entries {
 		data, err := os.ReadFile(filepath.Join(from, e.Name()))
 		if err != nil {
-			t.Fatal(err)
+			return err
 		}
 		// Trailing zeros are what the file system reserved.
 		if err := os.WriteFile(filepath.Join(to, e.Name()), bytes.TrimRight(data, "\x00"), 0o600); err != nil {
-			t.Fatal(err)
+			return err
 		}
 	}
-	return to
+	return nil
 }
