@@ -188,11 +188,14 @@ func parseListMeta(m message) (ListMeta, error) {
 		}
 		switch f.num {
 		case listMetaResourceVersion:
-			meta.ResourceVersion = string(f.bytes)
+			err = f.text(&meta.ResourceVersion)
 		case listMetaContinue:
-			meta.Continue = string(f.bytes)
+			err = f.text(&meta.Continue)
 		case listMetaRemainingItemCount:
-			meta.RemainingItemCount = int64(f.value)
+			err = f.number(&meta.RemainingItemCount)
+		}
+		if err != nil {
+			return meta, err
 		}
 	}
 	return meta, nil

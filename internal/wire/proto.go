@@ -117,6 +117,24 @@ func (f field) want(wire byte) error {
 	return nil
 }
 
+// text reads a string.
+func (f field) text(to *string) error {
+	if err := f.want(wireBytes); err != nil {
+		return err
+	}
+	*to = string(f.bytes)
+	return nil
+}
+
+// number reads an int64; what an int32 is on the wire is one too.
+func (f field) number(to *int64) error {
+	if err := f.want(wireVarint); err != nil {
+		return err
+	}
+	*to = int64(f.value)
+	return nil
+}
+
 // parseProtoItem reads the metadata of a bare message, and checks that its fields are well-formed.
 func parseProtoItem(b []byte) (Meta, error) {
 	var meta Meta
@@ -149,28 +167,21 @@ func (m *Meta) parseProto(rest message) error {
 		if err != nil {
 			return err
 		}
-		var to *string
 		switch f.num {
 		case objectMetaName:
-			to = &m.Name
+			err = f.text(&m.Name)
 		case objectMetaNamespace:
-			to = &m.Namespace
+			err = f.text(&m.Namespace)
 		case objectMetaUID:
-			to = &m.UID
+			err = f.text(&m.UID)
 		case objectMetaResourceVersion:
-			to = &m.ResourceVersion
+			err = f.text(&m.ResourceVersion)
 		case objectMetaAnnotations:
-			if err := m.parseAnnotation(f); err != nil {
-				return err
-			}
-			continue
-		default:
-			continue
+			err = m.parseAnnotation(f)
 		}
-		if err := f.want(wireBytes); err != nil {
+		if err != nil {
 			return err
 		}
-		*to = string(f.bytes)
 	}
 	return nil
 }
@@ -208,9 +219,12 @@ func parseTypeMeta(m message) (TypeMeta, error) {
 		}
 		switch f.num {
 		case typeMetaAPIVersion:
-			tm.APIVersion = string(f.bytes)
+			err = f.text(&tm.APIVersion)
 		case typeMetaKind:
-			tm.Kind = string(f.bytes)
+			err = f.text(&tm.Kind)
+		}
+		if err != nil {
+			return tm, err
 		}
 	}
 	return tm, nil

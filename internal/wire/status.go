@@ -130,6 +130,7 @@ func (d StatusDetails) proto() []byte {
 
 func parseProtoStatus(m message) (Status, error) {
 	var s Status
+	var code int64
 	for len(m) > 0 {
 		f, err := m.next()
 		if err != nil {
@@ -137,22 +138,25 @@ func parseProtoStatus(m message) (Status, error) {
 		}
 		switch f.num {
 		case statusMessage:
-			s.Message = string(f.bytes)
+			err = f.text(&s.Message)
 		case statusReason:
-			s.Reason = string(f.bytes)
+			err = f.text(&s.Reason)
 		case statusDetails:
-			if s.Details, err = parseProtoDetails(f.bytes); err != nil {
-				return s, err
-			}
+			s.Details, err = parseProtoDetails(f.bytes)
 		case statusCode:
-			s.Code = int(int32(f.value))
+			err = f.number(&code)
+		}
+		if err != nil {
+			return s, err
 		}
 	}
+	s.Code = int(int32(code))
 	return s, nil
 }
 
 func parseProtoDetails(m message) (*StatusDetails, error) {
-	d := &StatusDetails{}
+	var d StatusDetails
+	var seconds int64
 	for len(m) > 0 {
 		f, err := m.next()
 		if err != nil {
@@ -160,41 +164,45 @@ func parseProtoDetails(m message) (*StatusDetails, error) {
 		}
 		switch f.num {
 		case detailsName:
-			d.Name = string(f.bytes)
+			err = f.text(&d.Name)
 		case detailsGroup:
-			d.Group = string(f.bytes)
+			err = f.text(&d.Group)
 		case detailsKind:
-			d.Kind = string(f.bytes)
+			err = f.text(&d.Kind)
 		case detailsUID:
-			d.UID = string(f.bytes)
+			err = f.text(&d.UID)
 		case detailsRetryAfterSeconds:
-			d.RetryAfterSeconds = int(int32(f.value))
+			err = f.number(&seconds)
 		case detailsCauses:
-			c, err := parseProtoCause(f.bytes)
-			if err != nil {
-				return nil, err
-			}
+			var c StatusCause
+			err = c.parseProto(f.bytes)
 			d.Causes = append(d.Causes, c)
 		}
+		if err != nil {
+			return nil, err
+		}
 	}
-	return d, nil
+	d.RetryAfterSeconds = int(int32(seconds))
+	return &d, nil
 }
 
-func parseProtoCause(m message) (StatusCause, error) {
-	var c StatusCause
+func (c *StatusCause) parseProto(m message) error {
 	for len(m) > 0 {
 		f, err := m.next()
 		if err != nil {
-			return c, err
+			return err
 		}
 		switch f.num {
 		case causeType:
-			c.Type = string(f.bytes)
+			err = f.text(&c.Type)
 		case causeMessage:
-			c.Message = string(f.bytes)
+			err = f.text(&c.Message)
 		case causeField:
-			c.Field = string(f.bytes)
+			err = f.text(&c.Field)
+		}
+		if err != nil {
+			return err
 		}
 	}
-	return c, nil
+	return nil
 }

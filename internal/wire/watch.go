@@ -229,11 +229,13 @@ func parseProtoEvent(frame []byte) (Event, error) {
 		}
 		switch f.num {
 		case eventType:
-			if ev.Type, err = parseEventType(f.bytes); err != nil {
-				return ev, err
-			}
+			ev.Type, err = parseEventType(f.bytes)
 		case eventObject:
+			err = f.want(wireBytes)
 			object = f.bytes
+		}
+		if err != nil {
+			return ev, err
 		}
 	}
 	if ev.Type == 0 || object == nil {
@@ -243,7 +245,7 @@ func parseProtoEvent(frame []byte) (Event, error) {
 	if err != nil {
 		return ev, err
 	}
-	if f.num != 1 || len(object) > 0 {
+	if f.num != 1 || f.wire != wireBytes || len(object) > 0 {
 		return ev, fmt.Errorf("%w: not one raw object", ErrMalformed)
 	}
 	ev.Item, ev.TypeMeta, err = parseUnknownItem(f.bytes)
