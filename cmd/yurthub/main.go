@@ -33,7 +33,7 @@ func command() *cobra.Command {
 	var cfg hub.Config
 	var level, format string
 	cmd := &cobra.Command{
-		Use:           "yurthub --kubeconfig FILE --enable-insecure-proxy",
+		Use:           "yurthub --kubeconfig FILE",
 		Short:         "Serve the Kubernetes API to this node from a durable replica",
 		Args:          cobra.NoArgs,
 		Version:       version.String(),
@@ -56,6 +56,7 @@ func command() *cobra.Command {
 	f.StringVar(&cfg.RootDir, "root-dir", "/var/lib/yurthub", "directory of the replica; must be on a disk that survives a reboot")
 	f.StringVar(&cfg.BindAddress, "bind-address", "127.0.0.1", "address of the listeners")
 	f.IntVar(&cfg.AdminPort, "serve-port", 10267, "port of /livez, /readyz, /metrics and /status")
+	f.IntVar(&cfg.SecurePort, "proxy-secure-port", 10268, "port of the proxy, with TLS")
 	f.IntVar(&cfg.ProxyPort, "proxy-port", 10261, "port of the plain proxy")
 	f.BoolVar(&cfg.Insecure, "enable-insecure-proxy", false, "open the plain proxy on loopback: whoever reaches it acts as the node")
 	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")

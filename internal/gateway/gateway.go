@@ -68,7 +68,6 @@ type exchange struct {
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{Gateway: g, w: w, r: r, q: request.Parse(r), arrived: time.Now()}
 	x.representation, x.splittable = wire.Negotiate(r.Header.Get("Accept"))
-	g.Link.WaitKnown(r.Context())
 	var err error
 	if x.cred, err = g.Identifier.Identify(r); err != nil {
 		x.refuse(err)
@@ -127,6 +126,7 @@ func (x *exchange) pass() {
 // forward passes the request on with the client's credential; without a
 // Fallback of its own the client is told why there is no answer.
 func (x *exchange) forward(e forward.Exchange) {
+	x.Link.WaitKnown(x.r.Context())
 	e.Credential = x.cred
 	if e.Fallback == nil {
 		e.Fallback = func(_ http.ResponseWriter, _ *http.Request, err error) { x.unavailable(err) }
@@ -172,6 +172,10 @@ func (x *exchange) refuse(err error) {
 		x.status(http.StatusUnauthorized, "Unauthorized", "Unauthorized")
 		return
 	}
+	if errors.Is(err, errForeign) {
+		x.status(http.StatusForbidden, "Forbidden", err.Error())
+		return
+	}
 	x.unavailable(err)
 }
 
@@ -184,7 +188,12 @@ func (x *exchange) outage(err error) offline.Outage {
 	return offline.Outage{Since: x.arrived, Reason: err.Error()}
 }
 
-func (x *exchange) away() bool { return x.Link.Link().State == upstream.Down }
+// away tells whether the cloud is known not to answer; while the hub has only
+// just begun to find out, nobody waits for more than a moment.
+func (x *exchange) away() bool {
+	x.Link.WaitKnown(x.r.Context())
+	return x.Link.Link().State != upstream.Up
+}
 
 // unavailable is the answer to what is not known here.
 func (x *exchange) unavailable(err error) {

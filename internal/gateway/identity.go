@@ -3,11 +3,13 @@ package gateway
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,16 +18,20 @@ import (
 )
 
 var (
-	errUnauthenticated = errors.New("the API server does not know this token")
+	errUnauthenticated = errors.New("no credential that the API server knows")
 	errNotIdentified   = errors.New("whose token this is can't be learned while the cloud is away")
+	errForeign         = errors.New("the client certificate is not this node's")
 	errScheme          = errors.New("the Authorization header is not a bearer token")
 )
 
-// Identifier tells who a request comes from. A request without credentials is
-// the node's: whoever reaches the plain loopback port acts as the node. Whose a
-// bearer token is only the API server knows; its word, asked for by
-// TokenReview, is remembered under the token's hash and holds offline too.
+// Identifier tells who a request comes from. On a TLS port a client certificate
+// must be this node's kubelet's; it comes before a token, as at the API server. On
+// the plain port a request without credentials is the node's: whoever reaches
+// that port acts as the node. Whose a bearer token is only the API server knows;
+// its word, asked for by TokenReview, is remembered under the token's hash and
+// holds offline too.
 type Identifier struct {
+	Node     string
 	Upstream offline.Upstream
 	Book     *offline.Book
 
@@ -38,12 +44,19 @@ const namesLimit = 1024
 
 const reviewTimeout = 5 * time.Second
 
-// Identify returns as whom r acts. The error is errUnauthenticated if the API
-// server refuses the token; otherwise it is not known and may be later.
+// Identify returns as whom r acts. The error is errUnauthenticated if nobody
+// vouches for the client, errForeign if it is somebody else; otherwise it is not
+// known and may be later.
 func (i *Identifier) Identify(r *http.Request) (credential.Credential, error) {
+	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
+		return i.certificate(r.TLS.VerifiedChains[0][0])
+	}
 	header := r.Header.Get("Authorization")
-	if header == "" {
+	switch {
+	case header == "" && r.TLS == nil:
 		return credential.Credential{Identity: credential.Node}, nil
+	case header == "":
+		return credential.Credential{}, errUnauthenticated
 	}
 	token := credential.BearerToken(header)
 	if token == "" {
@@ -62,17 +75,25 @@ func (i *Identifier) Identify(r *http.Request) (credential.Credential, error) {
 	return credential.Credential{Identity: credential.Identity{Name: name}, Token: token}, nil
 }
 
+// certificate accepts the kubelet of this node and nobody else: the hub can't
+// act upstream as another.
+func (i *Identifier) certificate(c *x509.Certificate) (credential.Credential, error) {
+	if c.Subject.CommonName != "system:node:"+i.Node || !slices.Contains(c.Subject.Organization, "system:nodes") {
+		return credential.Credential{}, errForeign
+	}
+	return credential.Credential{Identity: credential.Node}, nil
+}
+
 func (i *Identifier) learn(ctx context.Context, hash, token string) (string, error) {
 	name, err := i.review(ctx, token)
+	remembered, ok := i.Book.Recall(hash)
 	switch {
 	case errors.Is(err, errUnauthenticated):
 		return "", err
+	case err != nil && !ok:
+		return "", fmt.Errorf("%w: %w", errNotIdentified, err)
 	case err != nil:
-		a, ok := i.Book.Recall(hash)
-		if !ok {
-			return "", fmt.Errorf("%w: %w", errNotIdentified, err)
-		}
-		name = string(a.Body)
+		name = string(remembered.Body)
 	default:
 		// Not being able to remember it is no reason to refuse it now.
 		_ = i.Book.Keep(context.WithoutCancel(ctx), hash, offline.Answer{At: time.Now(), Body: []byte(name)})

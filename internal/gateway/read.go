@@ -55,11 +55,11 @@ func (x *exchange) startAt() uint64 {
 // value as environment for ever); for others it is enough that the feed is
 // live, which is the one place where the hub is weaker than the API server.
 func (x *exchange) freshen(c *replica.Collection) error {
-	ctx, cancel := context.WithTimeout(x.r.Context(), readDeadline)
-	defer cancel()
 	if x.away() {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(x.r.Context(), readDeadline)
+	defer cancel()
 	var err error
 	if x.q.SingleName() != "" {
 		err = c.Refresh(ctx, x.arrived)

@@ -21,6 +21,7 @@ type Config struct {
 	RootDir     string   // the store is in it
 	BindAddress string   // of the listeners for clients on the node
 	AdminPort   int
+	SecurePort  int  // TLS
 	ProxyPort   int  // plain HTTP
 	Insecure    bool // listen there
 
@@ -47,15 +48,15 @@ func (c *Config) Validate() error {
 	switch {
 	case ip == nil:
 		errs = append(errs, fmt.Errorf("--bind-address %q is not an IP address", c.BindAddress))
-	case c.Insecure && !ip.IsLoopback():
-		errs = append(errs, fmt.Errorf("--bind-address %s: the plain port acts as the node for whoever reaches it, and listens on loopback only", c.BindAddress))
+	case !ip.IsLoopback():
+		errs = append(errs, fmt.Errorf("--bind-address %s: the hub serves its own node and listens on loopback only", c.BindAddress))
 	}
-	if !c.Insecure {
-		errs = append(errs, errors.New("no listener for clients: --enable-insecure-proxy opens the plain port on loopback"))
-	}
-	for name, port := range map[string]int{"--serve-port": c.AdminPort, "--proxy-port": c.ProxyPort} {
-		if port < 0 || port > 65535 {
-			errs = append(errs, fmt.Errorf("%s %d is not a port", name, port))
+	for _, port := range []struct {
+		flag  string
+		value int
+	}{{"--serve-port", c.AdminPort}, {"--proxy-secure-port", c.SecurePort}, {"--proxy-port", c.ProxyPort}} {
+		if port.value < 0 || port.value > 65535 {
+			errs = append(errs, fmt.Errorf("%s %d is not a port", port.flag, port.value))
 		}
 	}
 	return errors.Join(errs...)

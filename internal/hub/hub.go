@@ -8,6 +8,7 @@ package hub
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -20,6 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"yurt/internal/admin"
+	"yurt/internal/credential"
 	"yurt/internal/forward"
 	"yurt/internal/gateway"
 	"yurt/internal/offline"
@@ -41,11 +43,13 @@ type Hub struct {
 	answers  *offline.Book
 	journal  *offline.Journal
 
-	proxy, admin listener
+	secure, admin listener
+	plain         *listener // nil unless asked for
 }
 
 type listener struct {
 	net.Listener
+	tls     *tls.Config // nil: plain
 	handler http.Handler
 }
 
@@ -76,16 +80,52 @@ func New(cfg Config) (*Hub, error) {
 // before it touches the first one's files.
 func (h *Hub) open() error {
 	var err error
-	if h.proxy.Listener, err = net.Listen("tcp", h.cfg.address(h.cfg.ProxyPort)); err != nil {
-		return fmt.Errorf("open the plain port: %w", err)
+	if h.secure.Listener, err = net.Listen("tcp", h.cfg.address(h.cfg.SecurePort)); err != nil {
+		return fmt.Errorf("open the TLS port: %w", err)
 	}
 	if h.admin.Listener, err = net.Listen("tcp", h.cfg.address(h.cfg.AdminPort)); err != nil {
 		return fmt.Errorf("open the admin port: %w", err)
 	}
+	if h.cfg.Insecure {
+		h.plain = &listener{}
+		if h.plain.Listener, err = net.Listen("tcp", h.cfg.address(h.cfg.ProxyPort)); err != nil {
+			return fmt.Errorf("open the plain port: %w", err)
+		}
+	}
 	if h.store, err = store.Open(h.storeDir(), store.Options{Logger: h.log}); err != nil {
 		return err
 	}
+	if err := h.secureListener(); err != nil {
+		return err
+	}
 	return h.assemble()
+}
+
+// secureListener puts TLS over the TLS port: the hub shows a certificate of its
+// own authority, and takes client certificates of the cluster's.
+func (h *Hub) secureListener() error {
+	authority, err := credential.OpenAuthority(filepath.Join(h.cfg.RootDir, "pki"))
+	if err != nil {
+		return err
+	}
+	certificate, err := authority.Serving()
+	if err != nil {
+		return err
+	}
+	h.secure.tls = &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		NextProtos: []string{"h2", "http/1.1"},
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			return &tls.Config{
+				MinVersion:   tls.VersionTLS12,
+				NextProtos:   []string{"h2", "http/1.1"},
+				Certificates: []tls.Certificate{*certificate},
+				ClientAuth:   tls.VerifyClientCertIfGiven,
+				ClientCAs:    h.pool.CA(), // as it is now
+			}, nil
+		},
+	}
+	return nil
 }
 
 func (h *Hub) storeDir() string { return filepath.Join(h.cfg.RootDir, "store") }
@@ -112,15 +152,18 @@ func (h *Hub) assemble() error {
 	}
 	registry := prometheus.NewRegistry()
 	memory := &gateway.Memory{Answers: h.answers, Replicas: h.replicas}
-	h.proxy.handler = &gateway.Gateway{
+	h.secure.handler = &gateway.Gateway{
 		Link:       h.pool,
 		Replicas:   h.replicas,
 		Proxy:      &forward.Proxy{Upstream: h.pool, Logger: h.log},
 		Desk:       &offline.Desk{Node: h.node, Objects: memory, Answers: asked, Journal: h.journal},
 		Memory:     memory,
-		Identifier: &gateway.Identifier{Upstream: h.pool, Book: identities},
+		Identifier: &gateway.Identifier{Node: h.node, Upstream: h.pool, Book: identities},
 		Logger:     h.log,
 		Metrics:    gateway.NewMetrics(registry),
+	}
+	if h.plain != nil {
+		h.plain.handler = h.secure.handler
 	}
 	registerMetrics(registry, h)
 	h.admin.handler = admin.Handler(h.Status, h.ready, registry)
@@ -129,7 +172,6 @@ func (h *Hub) assemble() error {
 
 // Run serves until ctx ends.
 func (h *Hub) Run(ctx context.Context) error {
-	h.log.Warn("the plain port is open: whoever reaches it acts as the node", "address", h.proxy.Addr().String())
 	g, ctx := errgroup.WithContext(ctx)
 	// The store outlives those who commit to it.
 	storeCtx, stopStore := context.WithCancel(context.WithoutCancel(ctx))
@@ -140,9 +182,13 @@ func (h *Hub) Run(ctx context.Context) error {
 	g.Go(func() error { return h.pool.Run(ctx) })
 	g.Go(func() error { return h.replicas.Run(ctx) })
 	g.Go(func() error { return h.journal.Run(ctx) })
-	g.Go(func() error { return serve(ctx, h.proxy, h.log) })
+	g.Go(func() error { return serve(ctx, h.secure, h.log) })
 	g.Go(func() error { return serve(ctx, h.admin, h.log) })
-	h.log.Info("yurthub serves", "version", h.cfg.Version, "node", h.node, "proxy", h.proxy.Addr().String(), "admin", h.admin.Addr().String(), "store", h.storeDir())
+	if h.plain != nil {
+		h.log.Warn("the plain port is open: whoever reaches it acts as the node", "address", h.plain.Addr().String())
+		g.Go(func() error { return serve(ctx, *h.plain, h.log) })
+	}
+	h.log.Info("yurthub serves", "version", h.cfg.Version, "node", h.node, "proxy", h.secure.Addr().String(), "admin", h.admin.Addr().String(), "store", h.storeDir())
 
 	err := g.Wait()
 	stopStore()
@@ -152,7 +198,11 @@ func (h *Hub) Run(ctx context.Context) error {
 // Close releases what New took. Run must have returned.
 func (h *Hub) Close() error {
 	var errs []error
-	for _, l := range []net.Listener{h.proxy.Listener, h.admin.Listener} {
+	listeners := []net.Listener{h.secure.Listener, h.admin.Listener}
+	if h.plain != nil {
+		listeners = append(listeners, h.plain.Listener)
+	}
+	for _, l := range listeners {
 		if l == nil {
 			continue
 		}
@@ -166,13 +216,24 @@ func (h *Hub) Close() error {
 	return errors.Join(errs...)
 }
 
-// ProxyAddr and AdminAddr are where the hub listens.
-func (h *Hub) ProxyAddr() string { return h.proxy.Addr().String() }
+// SecureAddr is where the TLS port is.
+func (h *Hub) SecureAddr() string { return h.secure.Addr().String() }
 
 // AdminAddr is where the admin port is.
 func (h *Hub) AdminAddr() string { return h.admin.Addr().String() }
 
+// maxStreams bounds what one client has open at a time over one connection. A
+// kubelet watches every Secret and ConfigMap of its pods, over a single one.
+const maxStreams = 2000
+
 func (h *Hub) ready() error { return nil }
+
+func (l listener) withTLS() net.Listener {
+	if l.tls == nil {
+		return l.Listener
+	}
+	return tls.NewListener(l.Listener, l.tls)
+}
 
 // serve answers on l until ctx ends. Requests in flight are then broken off:
 // watches have no end to wait for.
@@ -183,6 +244,7 @@ func serve(ctx context.Context, l listener, log *slog.Logger) error {
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 	}
 	closed := make(chan error, 1)
@@ -195,7 +257,7 @@ func serve(ctx context.Context, l listener, log *slog.Logger) error {
 		}
 		closed <- nil
 	})
-	err := server.Serve(l.Listener)
+	err := server.Serve(l.withTLS())
 	if !stop() {
 		return <-closed
 	}

@@ -62,9 +62,9 @@ func (p *Pool) WaitUp(ctx context.Context) error {
 	}
 }
 
-// WaitKnown returns when the link is known to be up or down, or after the first
-// probe at the latest: a request that arrives in the hub's first moments waits
-// for that instead of being answered from the past.
+// WaitKnown returns when the link is known to be up or down, or after a moment
+// at the latest: a request that arrives in the hub's first moments waits for
+// that instead of being answered from the past.
 func (p *Pool) WaitKnown(ctx context.Context) {
 	changed := p.Changed()
 	if p.Link().State != Connecting {
@@ -73,7 +73,7 @@ func (p *Pool) WaitKnown(ctx context.Context) {
 	select {
 	case <-changed:
 	case <-ctx.Done():
-	case <-time.After(connectPatience):
+	case <-time.After(time.Until(p.started.Add(connectPatience))):
 	}
 }
 

@@ -15,6 +15,7 @@ package upstream
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -62,6 +63,7 @@ type Pool struct {
 	servers []*server
 	conns   atomic.Pointer[connections]
 	bytes   byteCount
+	started time.Time
 
 	mu      sync.Mutex
 	link    Link
@@ -77,6 +79,7 @@ func New(cfg Config) (*Pool, error) {
 	}
 	p := &Pool{
 		cfg:     cfg,
+		started: time.Now(),
 		log:     cfg.Logger,
 		link:    Link{State: Connecting, Since: time.Now(), Reason: "not tried yet"},
 		changed: make(chan struct{}),
@@ -192,6 +195,9 @@ func (p *Pool) followKubeconfig(ctx context.Context) error {
 		p.Suspect()
 	}
 }
+
+// CA is the cluster's certificate authority, of the kubeconfig as it is now.
+func (p *Pool) CA() *x509.CertPool { return p.conns.Load().ca }
 
 // BytesRead and BytesWritten count what went over the sockets to API servers,
 // TLS included.

@@ -26,7 +26,10 @@ const (
 	// doubtTimeout is how long a server in doubt has to prove itself.
 	doubtTimeout = 2 * time.Second
 
-	connectPatience    = time.Second
+	// connectPatience is how long the hub's first requests wait for the link
+	// to be known. A node that boots in the dark waits for it once; longer than
+	// this would show.
+	connectPatience    = 150 * time.Millisecond
 	kubeconfigInterval = 5 * time.Second
 )
 

@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"net"
 	"net/http"
 	"sync/atomic"
@@ -27,6 +28,7 @@ type connections struct {
 	node      pair // present the hub's client certificate
 	bearer    pair // present none, and carry a client's token
 	nodeToken string
+	ca        *x509.CertPool
 }
 
 // pair: upgrades (exec, port-forward) exist in HTTP/1.1 only.
@@ -36,6 +38,7 @@ func newConnections(k *credential.Kubeconfig, bytes *byteCount) *connections {
 	c := &connections{
 		bearer: newPair(k, nil, bytes),
 		node:   newPair(k, k.Certificate(), bytes),
+		ca:     k.CA,
 	}
 	if k.Certificate() == nil {
 		c.nodeToken = k.Token

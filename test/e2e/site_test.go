@@ -7,20 +7,26 @@ package e2e
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
 	"yurt/internal/adminapi"
 	"yurt/internal/playground/cluster"
+	"yurt/internal/playground/component"
 	"yurt/internal/playground/scenario"
 )
 
@@ -129,10 +135,42 @@ func (s *site) settle(t *testing.T) {
 		must(t, n.Heal(ctx))
 		must(t, n.Boot(ctx))
 	}
-	for _, n := range s.Nodes() {
-		s.awaitRunning(t, n, scenario.PodsPerNode, 90*time.Second)
-	}
 	s.awaitLink(t, "up", 30*time.Second)
+	await(t, "the site is at rest", 2*time.Minute, func(ctx context.Context) error {
+		for _, n := range s.Nodes() {
+			if err := s.atRest(ctx, n); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// atRest tells whether a node runs the site's first pods and no others, and the
+// cloud thinks so too.
+func (s *site) atRest(ctx context.Context, n *cluster.Node) error {
+	node := n.Config.Name
+	list, err := s.client.CoreV1().Pods(scenario.Namespace).List(ctx, metav1.ListOptions{FieldSelector: "spec.nodeName=" + node})
+	if err != nil {
+		return err
+	}
+	running, err := scenario.Running(ctx, n)
+	if err != nil {
+		return err
+	}
+	if len(list.Items) != scenario.PodsPerNode || len(running) != scenario.PodsPerNode {
+		return fmt.Errorf("%s runs %v, and the cloud knows of %d pods", node, scenario.Names(running), len(list.Items))
+	}
+	for _, pod := range list.Items {
+		_, runs := running[pod.Name]
+		ready := slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+			return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+		})
+		if !runs || !ready || pod.DeletionTimestamp != nil {
+			return fmt.Errorf("%s: running %t, ready %t, to be deleted %t", pod.Name, runs, ready, pod.DeletionTimestamp != nil)
+		}
+	}
+	return nil
 }
 
 func (s *site) awaitRunning(t *testing.T, n *cluster.Node, count int, within time.Duration) map[string]scenario.Pod {
@@ -219,10 +257,15 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// nodeClient is a client on the edge node, through the hub, with a token.
+// nodeClient is a client on the edge node that knows the hub as the node's own
+// components do. It brings no certificate, so it needs a token.
 func (s *site) nodeClient(t *testing.T) *http.Client {
 	t.Helper()
-	client := s.edge.HTTP()
-	t.Cleanup(client.CloseIdleConnections)
-	return client
+	pem, err := os.ReadFile(s.edge.Path(component.YurtHubCA))
+	must(t, err)
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(pem)
+	transport := &http.Transport{DialContext: s.edge.Dial, TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport}
 }

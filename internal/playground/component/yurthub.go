@@ -3,8 +3,9 @@ package component
 const (
 	YurtHubConf = "/etc/kubernetes/yurthub.conf" // its kubeconfig: the one that the kubelet had
 	YurtHubRoot = "/var/lib/yurthub"
-	// YurtHubURL is the API server to the node's own components.
-	YurtHubURL   = "http://127.0.0.1:10261"
+	// YurtHubURL is the API server to the node's own components, YurtHubCA what they know it by.
+	YurtHubURL   = "https://127.0.0.1:10268"
+	YurtHubCA    = YurtHubRoot + "/pki/ca.crt"
 	YurtHubReady = "http://127.0.0.1:10267/readyz"
 )
 
@@ -21,6 +22,5 @@ func (h YurtHub) Argv() []string {
 		"--kubeconfig=" + YurtHubConf,
 		"--node-name=" + h.Node,
 		"--root-dir=" + YurtHubRoot,
-		"--enable-insecure-proxy",
 	}, h.ExtraArgs...)
 }

@@ -95,8 +95,14 @@ func openNamespace(ctx context.Context, client kubernetes.Interface) error {
 	if err := missing(err); err != nil {
 		return err
 	}
-	_, err = client.AppsV1().DaemonSets(Namespace).Create(ctx, agent(), metav1.CreateOptions{})
-	return missing(err)
+	if _, err = client.AppsV1().DaemonSets(Namespace).Create(ctx, agent(), metav1.CreateOptions{}); missing(err) != nil {
+		return err
+	}
+	// Bare pods are refused until the namespace's account is there.
+	return Await(ctx, "the namespace has its service account", func(ctx context.Context) error {
+		_, err := client.CoreV1().ServiceAccounts(Namespace).Get(ctx, "default", metav1.GetOptions{})
+		return err
+	})
 }
 
 func openNode(ctx context.Context, client kubernetes.Interface, n *cluster.Node) error {

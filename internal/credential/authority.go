@@ -1,0 +1,139 @@
+package credential
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"yurt/internal/atomicfile"
+)
+
+// The files of an authority.
+const (
+	authorityKeyFile = "ca.pem" // certificate and key, 0600
+	// AuthorityFile is the certificate alone, for the kubeconfigs of clients.
+	AuthorityFile = "ca.crt"
+)
+
+// Authority is the hub's own certificate authority, by which its clients know
+// it. It is made at the hub's first start and vouches for loopback addresses
+// only, so that whoever steals it can't pose as anything else.
+//
+// Its certificates are valid from 1970 on and without end (RFC 5280, 4.1.2.5): a
+// node whose clock is wrong at boot, or that was in the dark for years, must
+// still reach its own hub.
+type Authority struct {
+	certificate *x509.Certificate
+	key         *ecdsa.PrivateKey
+}
+
+// OpenAuthority reads the authority in dir, or makes one if there is none.
+func OpenAuthority(dir string) (*Authority, error) {
+	path := filepath.Join(dir, authorityKeyFile)
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		data, err = createAuthority(dir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open the hub's certificate authority: %w", err)
+	}
+	pair, err := tls.X509KeyPair(data, data)
+	if err != nil {
+		return nil, fmt.Errorf("open the hub's certificate authority %s: %w", path, err)
+	}
+	key, ok := pair.PrivateKey.(*ecdsa.PrivateKey)
+	if !ok {
+		return nil, fmt.Errorf("open the hub's certificate authority %s: its key is not an ECDSA key", path)
+	}
+	// The public part is a copy: whatever became of it, clients need it right.
+	public := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]})
+	name := filepath.Join(dir, AuthorityFile)
+	if old, err := os.ReadFile(name); err != nil || !bytes.Equal(old, public) {
+		if err := atomicfile.Write(name, public, 0o644); err != nil {
+			return nil, err
+		}
+	}
+	return &Authority{certificate: pair.Leaf, key: key}, nil
+}
+
+func createAuthority(dir string) ([]byte, error) {
+	// The directory is open to all who are to read the public part.
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	template, err := newCertificate("yurthub")
+	if err != nil {
+		return nil, err
+	}
+	template.IsCA, template.BasicConstraintsValid, template.MaxPathLenZero = true, true, true
+	template.KeyUsage = x509.KeyUsageCertSign
+	template.PermittedDNSDomainsCritical = true
+	template.PermittedDNSDomains = []string{"localhost"}
+	template.PermittedIPRanges = []*net.IPNet{
+		{IP: net.IPv4(127, 0, 0, 0).To4(), Mask: net.CIDRMask(8, 32)},
+		{IP: net.IPv6loopback, Mask: net.CIDRMask(128, 128)},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return nil, err
+	}
+	keyDER, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	data := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: keyDER})...)
+	return data, atomicfile.Write(filepath.Join(dir, authorityKeyFile), data, 0o600)
+}
+
+// Serving makes a certificate for the hub's listeners. Its key lives as long as
+// the process.
+func (a *Authority) Serving() (*tls.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("make serving certificate: %w", err)
+	}
+	template, err := newCertificate("yurthub")
+	if err != nil {
+		return nil, fmt.Errorf("make serving certificate: %w", err)
+	}
+	template.KeyUsage = x509.KeyUsageDigitalSignature
+	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+	template.DNSNames = []string{"localhost"}
+	template.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}
+	der, err := x509.CreateCertificate(rand.Reader, template, a.certificate, key.Public(), a.key)
+	if err != nil {
+		return nil, fmt.Errorf("make serving certificate: %w", err)
+	}
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
+}
+
+func newCertificate(name string) (*x509.Certificate, error) {
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+	if err != nil {
+		return nil, err
+	}
+	return &x509.Certificate{
+		SerialNumber: serial,
+		Subject:      pkix.Name{CommonName: name},
+		NotBefore:    time.Unix(0, 0),
+		NotAfter:     time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC),
+	}, nil
+}

@@ -1,0 +1,103 @@
+package credential
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// A client that has the authority's file trusts the hub on loopback, whatever
+// its clock says, and after any number of restarts.
+func TestAuthorityIsTrustedAtAnyTime(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "pki")
+	if _, err := OpenAuthority(dir); err != nil {
+		t.Fatal(err)
+	}
+	public, err := os.ReadFile(filepath.Join(dir, AuthorityFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := OpenAuthority(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, err := again.Serving()
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(public)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{*certificate}}
+	server.StartTLS()
+	defer server.Close()
+	for _, now := range []time.Time{time.Unix(1000, 0), time.Now(), time.Date(2199, 1, 1, 0, 0, 0, 0, time.UTC)} {
+		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, Time: func() time.Time { return now }}}
+		resp, err := (&http.Client{Transport: transport}).Get(server.URL)
+		if err != nil {
+			t.Errorf("at %v: %v", now, err)
+			continue
+		}
+		resp.Body.Close()
+		transport.CloseIdleConnections()
+	}
+}
+
+// A stolen key of the hub's can't vouch for the API server.
+func TestAuthorityIsConstrained(t *testing.T) {
+	dir := t.TempDir()
+	authority, err := OpenAuthority(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, err := authority.Serving()
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(certificate.Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(authority.certificate)
+	if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, DNSName: "127.0.0.1"}); err != nil {
+		t.Errorf("the hub's own certificate: %v", err)
+	}
+	forged := *leaf
+	forged.DNSNames = []string{"kubernetes.default.svc"}
+	der, err := x509.CreateCertificate(nil, &forged, authority.certificate, leaf.PublicKey, authority.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if leaf, err = x509.ParseCertificate(der); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, DNSName: "kubernetes.default.svc"}); err == nil {
+		t.Error("a certificate for the API server's name is accepted")
+	}
+}
+
+func TestAuthorityKeepsItsKeyToItself(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := OpenAuthority(dir); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(filepath.Join(dir, authorityKeyFile))
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("key file: %v, %v; want mode 0600", info, err)
+	}
+	if err := os.Remove(filepath.Join(dir, AuthorityFile)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenAuthority(dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, AuthorityFile)); err != nil {
+		t.Errorf("the public part was not made again: %v", err)
+	}
+}
