@@ -126,8 +126,8 @@ func (a *app) downCommand() *cobra.Command {
 		Short: "End the cluster and remove all of it",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			if os.Geteuid() != 0 {
-				return host.Check()
+			if err := host.CheckRoot(); err != nil {
+				return err
 			}
 			return cluster.Down(a.root, a.name)
 		},
@@ -151,8 +151,8 @@ func (a *app) listCommand() *cobra.Command {
 
 // open returns the cluster that the user means.
 func (a *app) open() (*cluster.Cluster, error) {
-	if os.Geteuid() != 0 {
-		return nil, host.Check()
+	if err := host.CheckRoot(); err != nil {
+		return nil, err
 	}
 	return cluster.Open(a.root, a.name)
 }

@@ -27,33 +27,37 @@ func main() {
 	if errors.As(err, &exit) && errors.Is(err, errRan) {
 		os.Exit(exit.ExitCode()) // it has said itself what is wrong
 	}
-	fmt.Fprintln(os.Stderr, "playground:", err)
-	if hint := hintFor(err); hint != "" {
-		fmt.Fprintln(os.Stderr, "hint:", hint)
-	}
+	fmt.Fprintln(os.Stderr, "playground:", message(err))
 	os.Exit(1)
 }
 
-// hintFor says what to do about an error, if there is something.
+// message says what is wrong and, where there is something, what to do about it.
+func message(err error) string {
+	if hint := hintFor(err); hint != "" {
+		return err.Error() + "; " + hint
+	}
+	return err.Error()
+}
+
 func hintFor(err error) string {
 	var missing *host.MissingError
 	switch {
 	case errors.Is(err, host.ErrNotRoot):
-		return "run it as root, for example with: sudo -E env PATH=\"$PATH\" ..."
+		return `run it again as root: sudo --preserve-env=PATH,HOME playground ...`
 	case errors.As(err, &missing):
-		return "playground prepare installs them"
+		return "playground prepare installs them on Debian"
 	case errors.Is(err, cluster.ErrNoCluster):
-		return "playground up brings one up; playground list shows which there are"
+		return "playground up brings one up, playground list shows those that there are"
 	case errors.Is(err, cluster.ErrNoNode):
-		return "playground status shows which nodes there are"
+		return "playground status shows the nodes that there are"
 	case errors.Is(err, cluster.ErrDifferent):
-		return "take it down first, or choose another --name"
+		return "playground down takes it down, --name NAME makes another"
 	case errors.Is(err, cluster.ErrInUse):
-		return "wait for that process, or choose another --name"
+		return "wait for it, or choose another --name"
 	case errors.Is(err, machine.ErrOff):
-		return "playground boot NODE switches the power on"
+		return "playground boot NODE switches it on"
 	case errors.Is(err, proc.ErrUnknown):
-		return "playground status shows which services there are"
+		return "playground status shows the services that there are"
 	}
 	return ""
 }

@@ -71,6 +71,9 @@ func Open(root, name string) (*Cluster, error) {
 	if root == "" {
 		root = DefaultRoot
 	}
+	if err := validateName("cluster", name); err != nil {
+		return nil, err
+	}
 	dir := filepath.Join(root, name)
 	rec, err := readRecord(dir)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !rec.Complete {

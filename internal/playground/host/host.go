@@ -51,13 +51,21 @@ func (e *MissingError) Error() string {
 
 // Check says what keeps a playground from running here, if anything: ErrNotRoot, or a *MissingError.
 func Check() error {
-	if os.Geteuid() != 0 {
-		return fmt.Errorf("namespaces, mounts and containers of the playground's nodes need root: %w", ErrNotRoot)
+	if err := CheckRoot(); err != nil {
+		return err
 	}
 	if missing := Missing(); len(missing) > 0 {
 		return &MissingError{Packages: missing}
 	}
 	return checkNamespaces()
+}
+
+// CheckRoot returns ErrNotRoot unless the caller is root.
+func CheckRoot() error {
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("the playground's machines are namespaces, mounts and containers, which only root can make: %w", ErrNotRoot)
+	}
+	return nil
 }
 
 // checkNamespaces finds out whether this root may do what root may: in many containers it may not.
