@@ -31,9 +31,10 @@ func (s *Store) compactAll(ctx context.Context) {
 		}
 		for s.compactionDue() {
 			if err := c.compactOldest(ctx); err != nil {
-				if ctx.Err() == nil {
-					s.log.Error("compact", "err", err)
+				if ctx.Err() != nil {
+					return
 				}
+				s.log.Error("compact", "err", err)
 				break // the next commit brings us back
 			}
 		}
@@ -72,7 +73,7 @@ func (c *compactor) compactOldest(ctx context.Context) error {
 		if err := failpoint.Hit(failpoint.StoreCompactMove); err != nil {
 			return err
 		}
-		if err := c.moveTables(ctx, oldest, tables); err != nil {
+		if err := c.moveTables(oldest, tables); err != nil {
 			return err
 		}
 		if err := c.moveRecords(ctx, set, records); err != nil {
@@ -113,13 +114,16 @@ func (s *Store) referring(seg *segment) (records []ref, tables []*Table) {
 	return records, tables
 }
 
+// submit waits for the committer whatever happens: it outlives the compactor, whose memory the request uses.
+func (c *compactor) submit(r *request) error { return c.store.submit(context.Background(), r) }
+
 // moveTables writes the own records of tables again.
-func (c *compactor) moveTables(ctx context.Context, seg *segment, tables []*Table) error {
+func (c *compactor) moveTables(seg *segment, tables []*Table) error {
 	for len(tables) > 0 {
 		n := min(len(tables), moveRecords)
 		piece := tables[:n]
 		tables = tables[n:]
-		err := c.store.submit(ctx, &request{size: int64(n) * entryOverhead, build: func(g *group) error {
+		err := c.submit(&request{size: int64(n) * entryOverhead, build: func(g *group) error {
 			f := g.begin(frameBatch)
 			for _, t := range piece {
 				if ch := g.change(t); !ch.dropped && ch.next.home <= seg.id {
@@ -145,7 +149,7 @@ func (c *compactor) moveRecords(ctx context.Context, set *segmentSet, records []
 			n++
 		}
 		begin := time.Now()
-		if err := c.movePiece(ctx, set, records[:n], size); err != nil {
+		if err := c.movePiece(set, records[:n], size); err != nil {
 			return err
 		}
 		records = records[n:]
@@ -168,9 +172,9 @@ func (s *Store) behind() bool {
 	return s.disk > 2*max(s.opts.CompactAbove, 3*s.live)
 }
 
-func (c *compactor) movePiece(ctx context.Context, set *segmentSet, records []ref, size int) error {
+func (c *compactor) movePiece(set *segmentSet, records []ref, size int) error {
 	c.loader.load(set, records)
-	return c.store.submit(ctx, &request{size: int64(size + len(records)*entryOverhead), build: func(g *group) error {
+	return c.submit(&request{size: int64(size + len(records)*entryOverhead), build: func(g *group) error {
 		tables, stages := g.begin(frameBatch), g.begin(frameStaged)
 		for i, r := range records {
 			value, lost := c.loader.values[i], c.loader.errs[i] != nil
