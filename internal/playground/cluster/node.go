@@ -162,7 +162,7 @@ func (n *Node) writeFiles() error {
 	kubelet := cloud
 	if n.Config.Hub {
 		files[component.YurtHubConf] = cloud.YAML()
-		kubelet.Server = component.YurtHubURL
+		kubelet.Server, kubelet.CA = component.YurtHubURL, component.YurtHubCA
 	}
 	files[component.KubeletConf] = kubelet.YAML()
 	if err := writeFiles(n.Path, files); err != nil {
@@ -191,7 +191,7 @@ func (n *Node) clientCert() ([]byte, error) {
 func (n *Node) writeKubeProxyConf(token string) error {
 	conf := component.Kubeconfig{Server: n.cluster.APIServerURLs()[0], CA: component.CAFile, Token: token}
 	if n.Config.Hub {
-		conf.Server = component.YurtHubURL
+		conf.Server, conf.CA = component.YurtHubURL, component.YurtHubCA
 	}
 	return writeFiles(n.Path, map[string][]byte{component.KubeProxyConf: conf.YAML()})
 }
