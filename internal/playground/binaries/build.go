@@ -71,6 +71,8 @@ func (p plan) goCommand(ctx context.Context, verb string, args ...string) *exec.
 	args = append([]string{verb, "-trimpath", "-ldflags", p.flags}, args...)
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = p.source
+	// The lock ends with this process, and so must the build that it is for.
+	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-mod=readonly -buildvcs=false", "GOWORK=off")
 	return cmd
 }

@@ -22,6 +22,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/kubernetes"
@@ -249,7 +250,7 @@ func Down(root, name string) error {
 	if err := validateName("cluster", name); err != nil {
 		return err
 	}
-	lock, err := lockDir(filepath.Join(root, name))
+	lock, err := lockDir(filepath.Join(root, name), lockPatience)
 	if err != nil {
 		return fmt.Errorf("take cluster %q down: %w", name, err)
 	}
@@ -258,7 +259,22 @@ func Down(root, name string) error {
 }
 
 // destroy kills and removes everything of a cluster. The cluster's lock is held.
+//
+// What a process had under way that died with the lock in its hand may go on for a moment; so it is looked for again.
 func destroy(root, name string) error {
+	for attempt := 0; ; attempt++ {
+		err := destroyOnce(root, name)
+		if err == nil && len(machine.Running(machinePrefix(name))) == 0 {
+			return nil
+		}
+		if attempt == 20 {
+			return err
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+func destroyOnce(root, name string) error {
 	prefix := machinePrefix(name)
 	for _, id := range machine.Running(prefix) {
 		if err := machine.New(machine.Spec{ID: id}).PowerOff(); err != nil {
@@ -284,7 +300,7 @@ func destroy(root, name string) error {
 	return nil
 }
 
-// sweep removes the clusters whose owner is dead.
+// sweep removes the clusters whose owner is dead, and those that died before they were told apart.
 func sweep(root string) error {
 	names, err := Names(root)
 	if err != nil {
@@ -293,10 +309,10 @@ func sweep(root string) error {
 	for _, name := range names {
 		dir := filepath.Join(root, name)
 		rec, err := readRecord(dir)
-		if err != nil || !rec.Config.Owned {
+		if err == nil && !rec.Config.Owned || err != nil && !errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		lock, err := lockDir(dir)
+		lock, err := lockDir(dir, 0)
 		if errors.Is(err, ErrInUse) {
 			continue
 		}

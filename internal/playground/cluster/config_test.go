@@ -77,27 +77,27 @@ func TestMachineIDsOfDifferentClustersDiffer(t *testing.T) {
 
 func TestLockDir(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "demo")
-	first, err := lockDir(dir)
+	first, err := lockDir(dir, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := lockDir(dir); !errors.Is(err, ErrInUse) {
+	if _, err := lockDir(dir, 0); !errors.Is(err, ErrInUse) {
 		t.Errorf("the second lock: %v", err)
 	}
 	// Its holder removes the cluster, and the lock with it: the next one makes both anew.
 	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
 	}
-	second, err := lockDir(dir)
+	second, err := lockDir(dir, 0)
 	if err != nil {
 		t.Fatalf("after the first one's directory is gone: %v", err)
 	}
 	first.Close()
-	if _, err := lockDir(dir); !errors.Is(err, ErrInUse) {
+	if _, err := lockDir(dir, 0); !errors.Is(err, ErrInUse) {
 		t.Errorf("while the second lock is held: %v", err)
 	}
 	second.Close()
-	third, err := lockDir(dir)
+	third, err := lockDir(dir, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

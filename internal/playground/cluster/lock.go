@@ -5,15 +5,18 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
+const lockPatience = time.Second // a process that was killed takes a moment to die
+
 // lockDir makes the directory of a cluster and takes its lock, which lasts until the file is closed or the process dies. ErrInUse if
-// somebody else has it.
-func lockDir(dir string) (*os.File, error) {
+// somebody else still has it when patience is over.
+func lockDir(dir string, patience time.Duration) (*os.File, error) {
 	name := filepath.Join(dir, "lock")
-	for {
+	for deadline := time.Now().Add(patience); ; {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return nil, err
 		}
@@ -26,6 +29,10 @@ func lockDir(dir string) (*os.File, error) {
 		}
 		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 			f.Close()
+			if errors.Is(err, unix.EWOULDBLOCK) && time.Now().Before(deadline) {
+				time.Sleep(20 * time.Millisecond)
+				continue
+			}
 			if errors.Is(err, unix.EWOULDBLOCK) {
 				return nil, ErrInUse
 			}

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"yurt/internal/playground/image"
 )
 
@@ -34,6 +36,7 @@ func (c *Cluster) buildOwn(ctx context.Context) error {
 	args := append([]string{"build", "-trimpath", "-ldflags", "-s -w", "-o", c.binDir() + "/"}, packages...)
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = c.Config.Checkout
+	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-mod=readonly -buildvcs=false", "GOWORK=off")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build %s: %w:\n%s", strings.Join(packages, " "), err, strings.TrimSpace(string(out)))

@@ -45,7 +45,7 @@ func Up(ctx context.Context, cfg Config) (*Cluster, error) {
 		return nil, err
 	}
 	c := assemble(cfg, programs)
-	lock, err := lockDir(c.dir)
+	lock, err := lockDir(c.dir, lockPatience)
 	if err != nil {
 		return nil, fmt.Errorf("bring up cluster %q: %w", cfg.Name, err)
 	}
@@ -95,7 +95,7 @@ func (c *Cluster) bringUp(ctx context.Context, lock **os.File) error {
 	}
 	(*lock).Close()
 	var err error
-	if *lock, err = lockDir(c.dir); err != nil {
+	if *lock, err = lockDir(c.dir, lockPatience); err != nil {
 		return err
 	}
 	if err := c.writeRecord(false); err != nil {

@@ -10,6 +10,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // disks are the directories of a machine that are on its disk.
@@ -50,7 +52,9 @@ func (m *Machine) prepareDisk() error {
 			args = append(args, file)
 		}
 	}
-	if out, err := exec.Command("cp", append(args, m.Path("etc"))...).CombinedOutput(); err != nil {
+	cmd := exec.Command("cp", append(args, m.Path("etc"))...)
+	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("copy settings: %w: %s", err, strings.TrimSpace(string(out)))
 	}
 	hosts := "127.0.0.1 localhost\n127.0.1.1 " + m.Hostname + "\n"

@@ -73,6 +73,7 @@ func (m *Machine) Start(ctx context.Context, pid1 string, owner *os.File) error 
 		return err
 	}
 	cmd := exec.CommandContext(ctx, pid1, "launch", m.ID, m.Dir)
+	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL} // no machine is started on behalf of the dead
 	if owner != nil {
 		cmd.Args = append(cmd.Args, "owned")
 		cmd.ExtraFiles = []*os.File{owner}

@@ -2,6 +2,7 @@ package machine
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -70,11 +71,14 @@ func Launch(id, dir string, owner *os.File) error {
 	return nil
 }
 
-// Run is the first process of a machine. It returns only if the machine can't be made.
+// Run is the first process of a machine. It returns if the machine can't be made, or when its owner has died; the process must end
+// then, and all others of the machine end with it.
 func Run(id, dir string) error {
 	tell := os.NewFile(3, "verdict")
 	err := boot(id, dir, tell)
-	_, _ = fmt.Fprint(tell, err)
+	if err != nil {
+		_, _ = fmt.Fprint(tell, err) // nobody listens any more if the machine was made
+	}
 	return err
 }
 
@@ -106,11 +110,17 @@ func boot(id, dir string, tell *os.File) error {
 	tell.Close()
 	log.Info("machine booted", "id", id)
 	go reap(supervisor)
-	if owner != nil {
-		go dieWith(owner)
-	}
 	srv := &http.Server{Handler: supervisor.Handler(), ReadHeaderTimeout: 10 * time.Second}
-	return srv.Serve(listener)
+	if owner != nil {
+		go func() {
+			_, _ = io.Copy(io.Discard, owner) // nobody ever writes to it
+			_ = srv.Close()
+		}()
+	}
+	if err := srv.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
 }
 
 // setUp makes everything of the machine that isn't a process.
@@ -176,12 +186,6 @@ func zombies() []int {
 		}
 	}
 	return pids
-}
-
-// dieWith ends the machine when the other side of the pipe is closed. Nobody ever writes to it.
-func dieWith(owner *os.File) {
-	_, _ = io.Copy(io.Discard, owner)
-	os.Exit(0)
 }
 
 func readSpec(dir string) (Spec, error) {

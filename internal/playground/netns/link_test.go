@@ -1,11 +1,53 @@
 package netns
 
 import (
+	"net"
 	"net/netip"
+	"os"
+	"os/exec"
+	"syscall"
 	"testing"
 
 	"github.com/cockroachdb/datadriven"
+	"go.uber.org/goleak"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// Dial reaches what listens in the namespace of a process, for which this test's own will do if it is root's.
+func TestDial(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("entering a namespace needs root")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	other := exec.Command("sleep", "60")
+	other.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	if err := other.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = other.Process.Kill()
+		_ = other.Wait()
+	}()
+	for range 20 { // threads that came back from another namespace are used again
+		conn, err := Dial(t.Context(), os.Getpid(), "tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
+		if conn, err := Dial(t.Context(), other.Process.Pid, "tcp", l.Addr().String()); err == nil {
+			conn.Close()
+			t.Fatal("another namespace has this one's listener")
+		}
+	}
+	if _, err := Dial(t.Context(), 1<<30, "tcp", l.Addr().String()); err == nil {
+		t.Error("the namespace of no process was entered")
+	}
+}
 
 // TestScripts holds what is told to ip and nft against testdata/scripts: one command for each, with the condition of the link as
 // arguments.

@@ -64,6 +64,7 @@ func path(pid int) string { return "/proc/" + strconv.Itoa(pid) + "/ns/net" }
 // run runs a command within the namespace of a process.
 func run(ctx context.Context, pid int, input string, argv ...string) error {
 	cmd := exec.CommandContext(ctx, "nsenter", append([]string{"--net=" + path(pid), "--"}, argv...)...)
+	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL} // a namespace is not changed on behalf of the dead
 	cmd.Stdin = strings.NewReader(input)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("run %s: %w: %s", strings.Join(argv, " "), err, strings.TrimSpace(string(out)))
