@@ -174,6 +174,9 @@ func TestBytesInBytesOut(t *testing.T) {
 		{crontab, jsonType, metadata},
 	} {
 		name := tc.path + " as " + tc.accept + tc.transform
+		// From now on the collection is known, and its lists come from the
+		// replica, consistent ones too.
+		raw(t, inside, component.YurtHubURL+tc.path+"?resourceVersion=0", token, list(tc.accept, tc.transform))
 		got, want, header, wantHeader := sameVersion(t,
 			func() ([]byte, http.Header) {
 				return raw(t, inside, component.YurtHubURL+tc.path, token, list(tc.accept, tc.transform))
@@ -185,19 +188,18 @@ func TestBytesInBytesOut(t *testing.T) {
 		if header.Get("Content-Type") != wantHeader.Get("Content-Type") {
 			t.Errorf("list %s: Content-Type %q, want %q", name, header.Get("Content-Type"), wantHeader.Get("Content-Type"))
 		}
+		if tc.path == crontab && tc.transform != "" {
+			continue // the API server itself ends such a watch before its bookmark
+		}
 		// And the initial events of a WatchList.
 		accept := tc.accept
 		if tc.transform != "" {
 			accept += fmt.Sprintf(tc.transform, "")
 		}
-		query := "?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&timeoutSeconds=1"
-		replica, _ := raw(t, inside, component.YurtHubURL+tc.path+"?resourceVersion=0", token, list(tc.accept, tc.transform))
-		if len(replica) != len(want) {
-			t.Errorf("list %s from the replica has %d bytes, want %d", name, len(replica), len(want))
-		}
-		got, _ = raw(t, inside, component.YurtHubURL+tc.path+query, token, accept)
-		want, wantHeader = raw(t, direct, s.APIServerURLs()[0]+tc.path+query, "", accept)
-		equalBytes(t, "watch "+name, atVersion(t, want, wantHeader, "4242"), atVersion(t, got, wantHeader, "4242"))
+		query := "?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"
+		got = initialEvents(t, inside, component.YurtHubURL+tc.path+query, token, accept)
+		want = initialEvents(t, direct, s.APIServerURLs()[0]+tc.path+query, "", accept)
+		equalBytes(t, "watch "+name, want, got)
 	}
 }
 
@@ -216,44 +218,44 @@ func sameVersion(t *testing.T, a, b func() ([]byte, http.Header)) (bodyA, bodyB 
 	return nil, nil, nil, nil
 }
 
-// raw fetches a body as it comes over the wire. For a list the header
-// X-List-Version tells its version.
+// raw fetches a list as it comes over the wire; the header X-List-Version tells
+// its version.
 func raw(t *testing.T, client *http.Client, target, token, accept string) ([]byte, http.Header) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	resp, err := send(ctx, client, target, token, accept)
+	for refused := (*statusError)(nil); errors.As(err, &refused) && refused.code == http.StatusTooManyRequests; {
+		time.Sleep(200 * time.Millisecond) // the storage of a new custom resource is being made
+		resp, err = send(ctx, client, target, token, accept)
+	}
+	must(t, err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	must(t, err)
+	resp.Header.Set("X-List-Version", listVersion(t, resp.Header.Get("Content-Type"), body))
+	return body, resp.Header
+}
+
+// initialEvents reads a watch up to the bookmark that ends its initial events.
+// That itself may differ: in its version, and in the empty fields of the kind,
+// which the hub knows only once the API server has sent a bookmark.
+func initialEvents(t *testing.T, client *http.Client, target, token, accept string) []byte {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	resp, err := send(ctx, client, target, token, accept)
 	must(t, err)
 	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	must(t, err)
-	if !strings.Contains(target, "watch=1") {
-		resp.Header.Set("X-List-Version", listVersion(t, resp.Header.Get("Content-Type"), body))
-	}
-	return body, resp.Header
-}
-
-// atVersion puts a version into the bookmark that ends a watch's initial events:
-// the one thing in which two servers may differ.
-func atVersion(t *testing.T, stream []byte, header http.Header, version string) []byte {
-	t.Helper()
-	encoding, _ := wire.ParseContentType(header.Get("Content-Type"))
-	decoder := wire.NewWatchDecoder(bytes.NewReader(stream), encoding, len(stream)+1)
+	encoding, _ := wire.ParseContentType(resp.Header.Get("Content-Type"))
+	var stream bytes.Buffer
+	decoder := wire.NewWatchDecoder(io.TeeReader(resp.Body, &stream), encoding, 1<<20)
 	for {
 		event, err := decoder.Next()
-		if err != nil {
-			t.Fatalf("no bookmark in the watch: %v", err)
+		must(t, err)
+		if event.Type == wire.Bookmark && event.InitialEventsEnd {
+			return stream.Bytes()[:max(0, bytes.LastIndex(stream.Bytes(), []byte("BOOKMARK"))-len(`{"type":"`))]
 		}
-		if event.Type != wire.Bookmark {
-			continue
-		}
-		// In protobuf the version's length is part of three lengths before it.
-		for len(version) < len(event.ResourceVersion) {
-			version += "0"
-		}
-		version = version[:len(event.ResourceVersion)]
-		at := bytes.LastIndex(stream, []byte(event.ResourceVersion))
-		return append(append(bytes.Clone(stream[:at]), version...), stream[at+len(version):]...)
 	}
 }
 
