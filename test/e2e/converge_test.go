@@ -8,9 +8,7 @@ import (
 	"testing"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"yurt/internal/playground/cluster"
 	"yurt/internal/playground/scenario"
@@ -24,16 +22,14 @@ func TestConvergesAfterTheCut(t *testing.T) {
 	before := s.running(t, s.edge)
 	s.cutBoth(t)
 
-	web, solo := scenario.Web("edge"), scenario.Solo("edge")
-	pods := s.client.CoreV1().Pods(scenario.Namespace)
-	s.setGreeting(t, "changed in the dark")
-	_, err := s.client.AppsV1().Deployments(scenario.Namespace).Patch(ctx, web, types.StrategicMergePatchType, []byte(
-		`{"spec":{"replicas":3,"template":{"spec":{"containers":[{"name":"server","image":"`+cluster.WorkloadImage2+`"}]}}}}`), metav1.PatchOptions{})
-	must(t, err)
-	must(t, pods.Delete(ctx, solo, metav1.DeleteOptions{}))
-	_, err = pods.Create(ctx, scenario.SoloPod("late", "edge"), metav1.CreateOptions{})
-	must(t, err)
-	t.Cleanup(func() { s.undo(t, "hello") })
+	must(t, scenario.Decide(ctx, s.client, "edge"))
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := scenario.Undo(ctx, s.Cluster, "edge"); err != nil {
+			t.Errorf("undo: %v", err)
+		}
+	})
 	time.Sleep(3 * time.Second) // the controllers in the cloud act on it; the node must not hear of it
 	s.unchanged(t, before)
 
@@ -50,12 +46,12 @@ func TestConvergesAfterTheCut(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		return converged(now)
+		return scenario.Decided(now, "edge")
 	})
 	t.Logf("converged %v after the heal", time.Since(healed).Round(100*time.Millisecond))
 	after := s.running(t, s.edge)
 	for name, pod := range before {
-		if strings.HasPrefix(name, web) || name == solo {
+		if scenario.Concerned(name, "edge") {
 			continue
 		}
 		if after[name] != pod {
@@ -73,31 +69,6 @@ func (s *site) unchanged(t *testing.T, before map[string]scenario.Pod) {
 	}
 }
 
-func converged(pods map[string]scenario.Pod) error {
-	web := scenario.Of(pods, scenario.Web("edge"))
-	if len(web) != 3 {
-		return fmt.Errorf("%d pods of the Deployment: %v", len(web), scenario.Names(pods))
-	}
-	for _, pod := range web {
-		if pod.Image != cluster.WorkloadImage2 {
-			return fmt.Errorf("%s has image %s", pod.Name, pod.Image)
-		}
-	}
-	if _, ok := pods[scenario.Solo("edge")]; ok {
-		return errors.New("the deleted pod runs")
-	}
-	if _, ok := pods["late"]; !ok {
-		return errors.New("the new pod does not run")
-	}
-	return nil
-}
-
-func (s *site) setGreeting(t *testing.T, greeting string) {
-	t.Helper()
-	_, err := s.client.CoreV1().ConfigMaps(scenario.Namespace).Patch(t.Context(), scenario.Settings, types.MergePatchType, []byte(`{"data":{"greeting":"`+greeting+`"}}`), metav1.PatchOptions{})
-	must(t, err)
-}
-
 // checkGreeting: the new pods have the ConfigMap as it was changed in the dark.
 func (s *site) checkGreeting(t *testing.T, pods map[string]scenario.Pod) {
 	t.Helper()
@@ -107,7 +78,7 @@ func (s *site) checkGreeting(t *testing.T, pods map[string]scenario.Pod) {
 			if err != nil {
 				return err
 			}
-			if got != "changed in the dark" {
+			if got != scenario.ChangedGreeting {
 				return fmt.Errorf("it has %q", got)
 			}
 			return nil
@@ -172,29 +143,5 @@ func (s *site) checkCaughtUp(t *testing.T, healed time.Time, revision uint64, ma
 		if r.UserAgent == "yurthub" && r.Verb == "list" {
 			t.Errorf("the hub listed after the heal: %s", r.RequestURI)
 		}
-	}
-}
-
-// undo makes the site what it was at first.
-func (s *site) undo(t *testing.T, greeting string) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	pods := s.client.CoreV1().Pods(scenario.Namespace)
-	_, err := s.client.AppsV1().Deployments(scenario.Namespace).Patch(ctx, scenario.Web("edge"), types.StrategicMergePatchType, fmt.Appendf(nil,
-		`{"spec":{"replicas":%d,"template":{"spec":{"containers":[{"name":"server","image":"`+cluster.WorkloadImage+`"}]}}}}`, scenario.Replicas), metav1.PatchOptions{})
-	if err == nil {
-		_, err = s.client.CoreV1().ConfigMaps(scenario.Namespace).Patch(ctx, scenario.Settings, types.MergePatchType, []byte(`{"data":{"greeting":"`+greeting+`"}}`), metav1.PatchOptions{})
-	}
-	if err == nil {
-		if err = pods.Delete(ctx, "late", metav1.DeleteOptions{}); apierrors.IsNotFound(err) {
-			err = nil
-		}
-	}
-	if err == nil {
-		err = scenario.Open(ctx, s.Cluster)
-	}
-	if err != nil {
-		t.Errorf("undo: %v", err)
 	}
 }

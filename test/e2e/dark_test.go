@@ -113,7 +113,7 @@ func (s *site) checkContents(t *testing.T, pods map[string]scenario.Pod) (token 
 	t.Helper()
 	for _, pod := range scenario.Of(pods, scenario.Web("edge")) {
 		for path, want := range map[string]string{
-			"/file" + scenario.SettingsFile:   "hello",
+			"/file" + scenario.SettingsFile:   scenario.Greeting,
 			"/file" + scenario.KeyFile:        scenario.KeyText,
 			"/env/" + scenario.KeyVariable:    scenario.KeyText,
 			"/env/KUBERNETES_SERVICE_HOST":    "", // any
@@ -140,24 +140,11 @@ func (s *site) checkContents(t *testing.T, pods map[string]scenario.Pod) (token 
 func (s *site) checkTables(t *testing.T) {
 	t.Helper()
 	await(t, "kube-proxy on edge has its tables", 30*time.Second, func(ctx context.Context) error {
-		return hasServices(ctx, s.edge)
+		return scenario.HasTables(ctx, s.edge)
 	})
-	if err := hasServices(t.Context(), s.bare); err == nil {
+	if err := scenario.HasTables(t.Context(), s.bare); err == nil {
 		t.Error("kube-proxy on the bare node has tables in the dark: this test could not fail")
 	}
-}
-
-func hasServices(ctx context.Context, n *cluster.Node) error {
-	out, err := n.Exec(ctx, "nft", "list", "table", "ip", "kube-proxy")
-	if err != nil {
-		return err
-	}
-	for _, service := range []string{"web-edge", "web-bare", "default/kubernetes"} {
-		if !strings.Contains(string(out), service) {
-			return fmt.Errorf("no chain of service %s", service)
-		}
-	}
-	return nil
 }
 
 // checkBareLost asserts that the bare node has its static pod and no other. It

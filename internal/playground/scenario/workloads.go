@@ -85,7 +85,7 @@ func openNamespace(ctx context.Context, client kubernetes.Interface) error {
 	if err := missing(err); err != nil {
 		return err
 	}
-	settings := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: Settings}, Data: map[string]string{"greeting": "hello"}}
+	settings := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: Settings}, Data: map[string]string{"greeting": Greeting}}
 	_, err = client.CoreV1().ConfigMaps(Namespace).Create(ctx, settings, metav1.CreateOptions{})
 	if err := missing(err); err != nil {
 		return err

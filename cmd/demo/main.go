@@ -1,0 +1,98 @@
+// Command demo tells the founding story as it happens on a real Kubernetes: two
+// nodes, one behind YurtHub and one bare, lose the link and their power, boot in
+// the dark, and the link returns.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"yurt/internal/playground/binaries"
+	"yurt/internal/playground/cluster"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := command().ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "demo:", err)
+		os.Exit(1)
+	}
+}
+
+const clusterName = "demo"
+
+func command() *cobra.Command {
+	var keep bool
+	cmd := &cobra.Command{
+		Use:           "demo",
+		Short:         "Show a node that survives an outage, a power cut and a boot in the dark",
+		Args:          cobra.NoArgs,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return run(cmd.Context(), keep)
+		},
+	}
+	cmd.Flags().BoolVar(&keep, "keep", false, "leave the cluster up, to look around with: go run ./cmd/playground --name "+clusterName+" status")
+	return cmd
+}
+
+func run(ctx context.Context, keep bool) (err error) {
+	b := &board{w: os.Stdout, color: terminal(os.Stdout) && os.Getenv("NO_COLOR") == "", start: time.Now()}
+	b.title()
+	c, err := cluster.Up(ctx, cluster.Config{
+		Name:     clusterName,
+		Owned:    !keep,
+		Nodes:    []cluster.NodeConfig{{Name: "edge", Hub: true}, {Name: "bare"}},
+		Progress: &binaries.Progress{Out: os.Stderr, Terminal: terminal(os.Stderr)},
+	})
+	if err != nil {
+		return fmt.Errorf("%w (see also: go run ./cmd/playground prepare)", err)
+	}
+	defer func() {
+		if keep {
+			c.Close()
+			return
+		}
+		err = errors.Join(err, c.Down())
+	}()
+	s, err := newStory(c, b)
+	if err != nil {
+		return err
+	}
+	err = s.tell(ctx)
+	if ctx.Err() != nil {
+		return errors.New("interrupted; the cluster is taken down")
+	}
+	logs, copied := keepLogs(c)
+	if copied != nil {
+		logs = copied.Error()
+	}
+	b.end(s.facts, logs)
+	if err == nil && keep {
+		b.note("the cluster is still up: go run ./cmd/playground --name %s status", clusterName)
+	}
+	return err
+}
+
+func terminal(f *os.File) bool {
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("TERM") != "dumb"
+}
+
+// keepLogs copies the cluster's logs to where they outlive it.
+func keepLogs(c *cluster.Cluster) (string, error) {
+	dir, err := os.MkdirTemp("", "yurt-demo-logs-")
+	if err != nil {
+		return "", err
+	}
+	return dir, os.CopyFS(dir, os.DirFS(c.LogDir()))
+}
