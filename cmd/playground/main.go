@@ -16,19 +16,23 @@ import (
 	"yurt/internal/playground/proc"
 )
 
-func main() {
+func main() { os.Exit(run()) }
+
+// run returns the exit code.
+func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	err := newCommand().ExecuteContext(ctx)
-	if err == nil {
-		return
-	}
 	var exit *exec.ExitError
-	if errors.As(err, &exit) && errors.Is(err, errRan) {
-		os.Exit(exit.ExitCode()) // it has said itself what is wrong
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &exit) && errors.Is(err, errRan):
+		return exit.ExitCode() // it has said itself what is wrong
+	default:
+		fmt.Fprintln(os.Stderr, "playground:", message(err))
+		return 1
 	}
-	fmt.Fprintln(os.Stderr, "playground:", message(err))
-	os.Exit(1)
 }
 
 // message says what is wrong and, where there is something, what to do about it.

@@ -138,7 +138,7 @@ func TestWithoutRoot(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can become nobody")
 	}
-	dir, err := os.MkdirTemp("", "playground-test-") // unlike t.TempDir, it can be opened to others
+	dir, err := os.MkdirTemp("", "playground-test-") //nolint:usetesting // t.TempDir can't be opened to others
 	if err != nil {
 		t.Fatal(err)
 	}

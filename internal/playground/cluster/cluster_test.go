@@ -119,6 +119,8 @@ func TestCluster(t *testing.T) {
 		{"a cut is noticed at once and stays until healed", testCut},
 		{"a black hole is silent", testBlackhole},
 		{"a slow link is slow", testSlow},
+		{"a flapping link ends good", testFlap},
+		{"another cluster beside it changes nothing", testNeighbour},
 		{"a power cut ends everything and a bare node stays empty offline", testPowerCut},
 	} {
 		if !t.Run(part.name, func(t *testing.T) { part.run(t, w) }) {
@@ -381,6 +383,57 @@ func testSlow(t *testing.T, w *world) {
 	}
 	if fast := fetch(); slow > 400_000 || fast < 10*slow {
 		t.Errorf("in 2 s %d bytes through a link of 100 kB/s, %d through a good one", slow, fast)
+	}
+}
+
+func testFlap(t *testing.T, w *world) {
+	mark := time.Now()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	flapped := make(chan error)
+	go func() { flapped <- w.a.Flap(ctx, 50*time.Millisecond) }()
+	seen := map[string]bool{}
+	for ctx.Err() == nil {
+		carrier, err := w.a.Exec(t.Context(), "cat", "/sys/class/net/eth0/carrier")
+		if err != nil {
+			t.Error(err)
+			break
+		}
+		seen[strings.TrimSpace(string(carrier))] = true
+	}
+	if err := <-flapped; err != nil {
+		t.Error(err)
+	}
+	if !seen["0"] || !seen["1"] {
+		t.Errorf("in %v the carrier was only ever %v", time.Since(mark), seen)
+	}
+	if err := reach(t, w.a, 5*time.Second); err != nil {
+		t.Errorf("after it ended: %v", err)
+	}
+}
+
+// testNeighbour brings up and down a cluster whose nodes have the same names and addresses.
+func testNeighbour(t *testing.T, w *world) {
+	before := running(t, w.a)
+	neighbour := clustertest.Up(t, cluster.Config{Nodes: []cluster.NodeConfig{{Name: "a"}}})
+	if got := w.kubectl(t, "get", "nodes", "--output=name"); got != "node/a\nnode/b\n" {
+		t.Errorf("nodes beside another cluster: %q", got)
+	}
+	n, err := neighbour.Node("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Cut(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := reach(t, w.a, 5*time.Second); err != nil {
+		t.Errorf("after the neighbour's link was cut: %v", err)
+	}
+	if err := neighbour.Down(); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(before, running(t, w.a)); diff != "" {
+		t.Errorf("running containers (-before +after):\n%s", diff)
 	}
 }
 

@@ -39,7 +39,7 @@ func (n *Node) Containers(ctx context.Context) ([]Container, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	client := criv1.NewRuntimeServiceClient(conn)
 	sandboxes, err := client.ListPodSandbox(ctx, &criv1.ListPodSandboxRequest{})
 	if err != nil {

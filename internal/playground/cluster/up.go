@@ -108,7 +108,7 @@ func (c *Cluster) bringUp(ctx context.Context, lock **os.File) error {
 	}
 	begun := time.Now()
 	step := func(name string) {
-		c.Config.Log.Info(name, "after", time.Since(begun).Round(100*time.Millisecond))
+		c.Config.Log.Info("coming up", "done", name, "after", time.Since(begun).Round(100*time.Millisecond))
 	}
 	if err := c.buildOwn(ctx); err != nil {
 		return err
@@ -122,7 +122,7 @@ func (c *Cluster) bringUp(ctx context.Context, lock **os.File) error {
 	if err := c.readCredentials(); err != nil {
 		return err
 	}
-	step("programs and keys are made")
+	step("programs and keys")
 	if err := c.startCloud(ctx); err != nil {
 		return err
 	}
@@ -132,7 +132,7 @@ func (c *Cluster) bringUp(ctx context.Context, lock **os.File) error {
 	if err := c.awaitReady(ctx); err != nil {
 		return err
 	}
-	step("all nodes are ready")
+	step("nodes")
 	return c.writeRecord(true)
 }
 
@@ -166,7 +166,7 @@ func (c *Cluster) startAll(ctx context.Context, step func(string)) error {
 		if err != nil {
 			return err
 		}
-		step("control plane is up")
+		step("control plane")
 		for range c.nodes {
 			control <- token
 		}

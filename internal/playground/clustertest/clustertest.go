@@ -76,7 +76,7 @@ func keepLogs(t testing.TB, c *cluster.Cluster) {
 	if _, err := os.Stat(c.LogDir()); err != nil {
 		return // the test took the cluster down itself
 	}
-	dir, err := os.MkdirTemp("", "yurt-logs-"+c.Config.Name+"-")
+	dir, err := os.MkdirTemp("", "yurt-logs-"+c.Config.Name+"-") //nolint:usetesting // it outlives the test
 	if err != nil {
 		t.Log(err)
 		return

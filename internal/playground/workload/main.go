@@ -27,8 +27,9 @@ const usage = `usage: workload serve [ADDRESS]    serve what the pod has (defaul
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
-	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
+	err := run(ctx, os.Args[1:], os.Stdout)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "workload:", err)
 		os.Exit(1)
 	}
@@ -123,6 +124,7 @@ func handler(exit func(int)) http.Handler {
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if unready.Load() {
 			http.Error(w, "told to be unready", http.StatusServiceUnavailable)
+			return
 		}
 	})
 	mux.HandleFunc("POST /readyz", func(w http.ResponseWriter, r *http.Request) {
