@@ -24,6 +24,9 @@ func (c KubeControllerManager) Argv() []string {
 		"--service-account-private-key-file=" + ServiceAccount + ".key",
 		"--cluster-signing-cert-file=" + CAFile,
 		"--cluster-signing-key-file=" + PKI + "/ca.key",
+		// At the usual 20 requests a second it takes 5 s to get a token for each controller before any of them starts.
+		"--kube-api-qps=100",
+		"--kube-api-burst=200",
 		"--node-monitor-period=" + c.MonitorPeriod.String(),
 		"--node-monitor-grace-period=" + c.MonitorGrace.String(),
 	}, c.ExtraArgs...)
