@@ -61,8 +61,8 @@ func (b *board) column(n int, format string, args ...any) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	text := fmt.Sprintf(format, args...)
-	if len(text) > columnWidth {
-		text = text[:columnWidth-1] + "…"
+	if runes := []rune(text); len(runes) > columnWidth {
+		text = string(runes[:columnWidth-1]) + "…"
 	}
 	fmt.Fprintf(b.w, "%5s  %s%s\n", b.clock(), strings.Repeat(" ", n*(columnWidth+1)), text)
 }
@@ -80,9 +80,9 @@ func (b *board) end(facts []fact, logs string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	line := b.style(dim, strings.Repeat("-", 79))
-	fmt.Fprintf(b.w, "\n%-39s %-19s %s\n%s\n", "", b.style(bold, fmt.Sprintf("%-19s", "edge")), b.style(bold, "bare"), line)
+	fmt.Fprintf(b.w, "\n%-41s %s %s\n%s\n", "", b.style(bold, fmt.Sprintf("%-22s", "edge")), b.style(bold, "bare"), line)
 	for _, f := range facts {
-		fmt.Fprintf(b.w, "%-39s %-19s %s\n", f.what, f.edge, f.bare)
+		fmt.Fprintf(b.w, "%-41s %-22s %s\n", f.what, f.edge, f.bare)
 	}
 	fmt.Fprintf(b.w, "%s\nlogs: %s\n", line, logs)
 }

@@ -87,8 +87,8 @@ func (s *story) cut(ctx context.Context) error {
 	if err := s.awaitLink(ctx, "down"); err != nil {
 		return err
 	}
-	s.board.edge("YurtHub knows it, and goes on serving")
-	s.act("in the cloud, for edge: new ConfigMap, image and replicas; a pod goes, a pod comes")
+	s.board.edge("YurtHub knows, and goes on serving")
+	s.act("the cloud decides for edge: new ConfigMap, image, replicas, pods")
 	return scenario.Decide(ctx, s.client, "edge")
 }
 
@@ -123,7 +123,7 @@ func (s *story) takePower(ctx context.Context) error {
 		return err
 	}
 	s.fact("pods back after the boot in the dark", back["edge"], back["bare"])
-	s.fact("Service tables of kube-proxy in the dark", s.tables(ctx, s.edge), s.tables(ctx, s.bare))
+	s.fact("tables of kube-proxy in the dark", s.tables(ctx, s.edge), s.tables(ctx, s.bare))
 	return nil
 }
 
@@ -219,28 +219,32 @@ func (s *story) podToken(ctx context.Context, pods map[string]scenario.Pod) (tok
 	return token, err
 }
 
+// converge waits until edge runs what the cloud decided, and bare runs all of its
+// pods again.
 func (s *story) converge(ctx context.Context, healed time.Time) error {
-	waiting, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	err := scenario.Await(waiting, "edge runs what the cloud decided", func(ctx context.Context) error {
-		pods, err := scenario.Running(ctx, s.edge)
-		if err != nil {
+	var edge, bare time.Duration
+	err := s.both(ctx, func(ctx context.Context, n *cluster.Node, say say) error {
+		if n == s.bare {
+			_, err := scenario.AwaitRunning(ctx, n, scenario.PodsPerNode)
+			bare = time.Since(healed)
+			say("%d of %d pods run again", scenario.PodsPerNode, scenario.PodsPerNode)
 			return err
 		}
-		return scenario.Decided(pods, "edge")
+		err := scenario.Await(ctx, "edge runs what the cloud decided", func(ctx context.Context) error {
+			pods, err := scenario.Running(ctx, n)
+			if err != nil {
+				return err
+			}
+			return scenario.Decided(pods, n.Config.Name)
+		})
+		edge = time.Since(healed)
+		say("runs what the cloud decided")
+		return err
 	})
-	if err != nil {
-		return err
-	}
-	took := time.Since(healed)
-	s.board.edge("runs what the cloud decided, %.1f s", took.Seconds())
-	pods, err := scenario.AwaitRunning(waiting, s.bare, scenario.PodsPerNode)
-	if err != nil {
-		return err
-	}
-	s.board.bare("%d pods again, %.1f s", len(pods), time.Since(healed).Seconds())
-	s.fact("runs what the cloud wants after the heal", fmt.Sprintf("%.1f s", took.Seconds()), fmt.Sprintf("%.1f s", time.Since(healed).Seconds()))
-	return nil
+	s.fact("heal to all pods as the cloud wants them", fmt.Sprintf("%.1f s", edge.Seconds()), fmt.Sprintf("%.1f s", bare.Seconds()))
+	return err
 }
 
 func (s *story) checkKept(ctx context.Context, before map[string]scenario.Pod) error {
@@ -258,7 +262,7 @@ func (s *story) checkKept(ctx context.Context, before map[string]scenario.Pod) e
 			kept++
 		}
 	}
-	s.fact("containers not concerned that ran on", fmt.Sprintf("%d of %d", kept, all), "")
+	s.fact("containers not concerned that ran on", fmt.Sprintf("%d of %d", kept, all), "-")
 	if kept != all {
 		return fmt.Errorf("%d of %d containers that were not concerned were restarted", all-kept, all)
 	}
@@ -271,7 +275,7 @@ func (s *story) checkToken(ctx context.Context, token string) error {
 	if err != nil {
 		return err
 	}
-	s.fact("token that a pod got in the dark", map[bool]string{true: "the cloud accepts it", false: "refused"}[review.Status.Authenticated], "-")
+	s.fact("token that a pod got in the dark", map[bool]string{true: "accepted by the cloud", false: "refused"}[review.Status.Authenticated], "-")
 	if !review.Status.Authenticated {
 		return errors.New("the cloud does not accept the token that a pod got in the dark")
 	}
@@ -294,9 +298,9 @@ func (s *story) report(ctx context.Context, mark cluster.AuditMark) error {
 	if err != nil {
 		return err
 	}
-	s.fact("events of the dark time told to the cloud", fmt.Sprintf("%d, %d lost", status.Journal.Replayed, status.Journal.Dropped), "all lost")
-	s.fact("lists that YurtHub made after the heal", fmt.Sprint(lists), "")
-	s.fact("memory of YurtHub (VmRSS, RssAnon)", fmt.Sprintf("%.1f, %.1f MiB", mib(status.Process.ResidentBytes), mib(status.Process.AnonymousBytes)), "")
+	s.fact("events of the dark told to the cloud", fmt.Sprintf("%d, lost %d", status.Journal.Replayed, status.Journal.Dropped), "-")
+	s.fact("lists YurtHub made after the heal", fmt.Sprint(lists), "-")
+	s.fact("memory of YurtHub (VmRSS, RssAnon)", fmt.Sprintf("%.1f, %.1f MiB", mib(status.Process.ResidentBytes), mib(status.Process.AnonymousBytes)), "-")
 	s.act("the end")
 	return nil
 }
