@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"yurt/internal/failpoint"
 )
 
@@ -21,7 +23,9 @@ type request struct {
 	size  int64 // about what it adds to the log
 	build func(*group) error
 	done  func(error)
-	err   error
+	// urgent: somebody waits for it, and may have nothing else to commit.
+	urgent bool
+	err    error
 }
 
 // queue is what waits for the committer: in order, and bounded by bytes.
@@ -29,6 +33,7 @@ type queue struct {
 	mu       sync.Mutex
 	requests []*request
 	bytes    int64
+	urgent   int // of requests
 	closed   bool
 	wake     chan struct{} // has an element when there is something to take
 	room     chan struct{} // closed when something was taken; nil when nobody waits for that
@@ -47,6 +52,9 @@ func (q *queue) push(ctx context.Context, r *request) error {
 		if q.bytes < queueBytes {
 			q.requests = append(q.requests, r)
 			q.bytes += r.size
+			if r.urgent {
+				q.urgent++
+			}
 			q.mu.Unlock()
 			q.signal()
 			return nil
@@ -71,24 +79,37 @@ func (q *queue) signal() {
 	}
 }
 
-// take waits for requests and returns those of the next group; none when the queue is closed and empty.
-func (q *queue) take() []*request {
+// take waits for requests and returns those of the next group; none when the queue is closed and empty. Unless one is
+// urgent, it waits for more until the given time.
+func (q *queue) take(gather time.Time) []*request {
 	for {
 		q.mu.Lock()
-		if len(q.requests) > 0 {
+		more := time.Until(gather)
+		if len(q.requests) > 0 && (q.urgent > 0 || q.closed || more <= 0 || q.bytes >= groupBytes) {
 			break
 		}
-		if q.closed {
+		idle := len(q.requests) == 0
+		if idle && q.closed {
 			q.mu.Unlock()
 			return nil
 		}
 		q.mu.Unlock()
-		<-q.wake
+		if idle {
+			<-q.wake
+			continue
+		}
+		select {
+		case <-q.wake:
+		case <-time.After(more):
+		}
 	}
 	defer q.mu.Unlock()
 	n, size := 0, int64(0)
 	for n < len(q.requests) && (n == 0 || size+q.requests[n].size <= groupBytes) {
 		size += q.requests[n].size
+		if q.requests[n].urgent {
+			q.urgent--
+		}
 		n++
 	}
 	taken := q.requests[:n:n]
@@ -124,14 +145,22 @@ type writer struct {
 	next     segmentHeader // of the segment to begin
 	buf      []byte        // for groups that nobody keeps
 	unmarked bool          // something was written since the last mark
+	// Before this offset the file's blocks were written once: to write them again changes nothing but them.
+	zeroed int64
 }
 
+// zeroBytes is how much of a fresh segment is filled with zeros at once. Each first write to a block costs the file
+// system as much again in its journal, or more; this way it is paid for many blocks together.
+const zeroBytes = 64 << 10
+
 func (s *Store) commitAll() {
+	var gather time.Time
 	for {
-		requests := s.queue.take()
+		requests := s.queue.take(gather)
 		if requests == nil {
 			break
 		}
+		gather = time.Now().Add(s.opts.Gather)
 		s.commitGroup(requests)
 	}
 	s.writeMark()
@@ -209,7 +238,7 @@ func (w *writer) buffer(size int64) []byte {
 
 // prepare makes sure that there is a segment with room.
 func (w *writer) prepare(s *Store, size int64) error {
-	full := w.offset+size+int64(len(w.footer)) > s.opts.SegmentBytes || int64(len(w.footer)) > s.opts.SegmentBytes/8
+	full := w.offset+size+int64(len(w.footer)) > s.opts.SegmentBytes || int64(len(w.footer)) > s.opts.SegmentBytes/16
 	if w.segment != nil && (!full || w.offset == segmentHeaderSize) {
 		return nil
 	}
@@ -220,12 +249,33 @@ func (w *writer) prepare(s *Store, size int64) error {
 	if err != nil {
 		return err
 	}
-	w.segment, w.header, w.offset, w.footer = seg, w.next, segmentHeaderSize, nil
+	w.begin(seg, w.next, segmentHeaderSize, nil)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.disk += segmentHeaderSize
 	closeAll(s.replaceSetLocked(append(s.set.list[:len(s.set.list):len(s.set.list)], seg)))
 	return nil
+}
+
+// begin makes seg the segment to append to, at the given offset.
+func (w *writer) begin(seg *segment, h segmentHeader, offset int64, footer []byte) {
+	w.segment, w.header, w.offset, w.footer = seg, h, offset, footer
+	// A reserved block that was never written is a hole.
+	hole, err := unix.Seek(int(seg.file.Fd()), offset, unix.SEEK_HOLE)
+	if err != nil {
+		hole = math.MaxInt64
+	}
+	w.zeroed = hole
+}
+
+// zeroAhead fills the file with zeros from end on, if the blocks there are fresh.
+func (w *writer) zeroAhead(end, limit int64) error {
+	if end <= w.zeroed || end >= limit {
+		return nil
+	}
+	w.zeroed = min((end/zeroBytes+1)*zeroBytes, limit)
+	_, err := w.segment.file.WriteAt(make([]byte, w.zeroed-end), end)
+	return err
 }
 
 // seal ends the segment with a footer, so that Open need not read all of it. It may fail: then Open does.
@@ -258,7 +308,7 @@ func (w *writer) write(s *Store, b []byte, batches int) error {
 		return ErrTooLarge
 	}
 	begin := time.Now()
-	err := w.writeAndSync(b)
+	err := w.writeAndSync(b, s.opts.SegmentBytes)
 	took := time.Since(begin)
 
 	s.mu.Lock()
@@ -282,7 +332,7 @@ func (w *writer) write(s *Store, b []byte, batches int) error {
 	return nil
 }
 
-func (w *writer) writeAndSync(b []byte) error {
+func (w *writer) writeAndSync(b []byte, limit int64) error {
 	if err := failpoint.Hit(failpoint.StoreBeforeWrite); err != nil {
 		return err
 	}
@@ -297,6 +347,9 @@ func (w *writer) writeAndSync(b []byte) error {
 		}
 	}
 	if _, err := w.segment.file.WriteAt(b[written:], w.offset+int64(written)); err != nil {
+		return err
+	}
+	if err := w.zeroAhead(w.offset+int64(len(b)), limit); err != nil {
 		return err
 	}
 	if err := failpoint.Hit(failpoint.StoreBeforeSync); err != nil {

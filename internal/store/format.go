@@ -162,8 +162,11 @@ const (
 	flagSealed                            // reserved: the value is encrypted
 )
 
-// location is where a value lies. Segment 0 is nowhere: the value is lost.
+// location is where a value lies. At offset 0 there never is one: then the value is lost, and segment is where its record
+// lies.
 type location struct{ segment, offset, size, crc uint32 }
+
+func (a location) lost() bool { return a.offset == 0 }
 
 // record is one entry of a frame's index.
 type record struct {
@@ -264,8 +267,10 @@ func (d *indexReader) next(r *record) bool {
 	if r.flags&flagElsewhere != 0 {
 		r.value.segment = uint32(d.uvarint(math.MaxUint32))
 		r.value.offset = uint32(d.uvarint(math.MaxUint32))
-	} else if r.flags&flagLost == 0 {
-		r.value.segment = d.segment
+		return d.err == nil
+	}
+	r.value.segment = d.segment
+	if r.flags&flagLost == 0 {
 		r.value.offset = uint32(d.values)
 		d.values += int64(r.value.size)
 	}

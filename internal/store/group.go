@@ -48,6 +48,7 @@ type frame struct {
 	index   []byte
 	values  [][]byte
 	entries []*entry // whose values those are
+	lost    []*entry // that have none
 }
 
 func (g *group) begin(kind frameKind) *frame { return &frame{group: g, kind: kind} }
@@ -115,7 +116,7 @@ func (f *frame) putEvent(c *change, e *entry, value []byte, revision uint64) {
 		}
 	}
 	r.identity = e.identity
-	if value == nil && e.at.segment != 0 {
+	if value == nil && !e.at.lost() {
 		r.flags, r.value = flagElsewhere, e.at
 		f.add(&r)
 	} else {
@@ -134,7 +135,7 @@ func (f *frame) delete(c *change, old *entry, revision uint64, last *entry, valu
 		last, value = &again, f.values[i]
 	}
 	switch {
-	case c.table.history == NoHistory || last.at.segment == 0 && last == old:
+	case c.table.history == NoHistory || last == old && old.at.lost():
 		r.flags = flagLost // nobody will see it, or nobody can
 		f.add(&r)
 	case last != old:
@@ -167,6 +168,7 @@ func (f *frame) move(t *Table, e *entry, value []byte, lost bool) {
 	if lost {
 		r.flags, r.value = flagLost, again.at
 		f.add(&r)
+		f.lost = append(f.lost, &again)
 	} else {
 		f.inline(&r, &again, value)
 		f.group.moved += int64(len(value))
@@ -215,6 +217,9 @@ func (f *frame) end() {
 		e.at.segment, e.at.offset = g.segment.id, uint32(at)
 		at += int64(len(v))
 		g.buf = append(g.buf, v...)
+	}
+	for _, e := range f.lost {
+		e.at.segment = g.segment.id
 	}
 	putFrame(g.buf[begin:], g.segment.id, frameHeader{
 		kind: f.kind, salt: g.segment.salt, synced: uint32(g.start),

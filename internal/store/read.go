@@ -34,7 +34,11 @@ func (l *loader) load(set *segmentSet, refs []ref) {
 	clear(l.values)
 	clear(l.errs)
 	for i, r := range refs {
-		if r.entry != nil {
+		switch {
+		case r.entry == nil:
+		case r.entry.at.lost():
+			l.errs[i] = r.noteDamage(errors.New("it was damaged before"))
+		default:
 			l.order = append(l.order, i)
 		}
 	}
@@ -139,7 +143,7 @@ func (s *Store) forgetDamageLocked(t *Table) {
 		}
 		if now := t.now.get(e.key); now != e {
 			delete(s.damaged, e)
-			if now != nil && now.at.segment == 0 {
+			if now != nil && now.at.lost() {
 				s.damaged[now] = t
 			}
 		}

@@ -175,6 +175,7 @@ func (s *Store) readNewest(r *replay, f *found) {
 	durable := durableEnd(parts)
 	w := &s.writer
 	tail, used := int64(segmentHeaderSize), 0
+	var footer []byte
 	for _, p := range parts {
 		if p.offset >= durable && (p.frame.kind == 0 || !sc.whole(p)) {
 			s.log.Warn("cut off an unfinished commit", "segment", f.id, "offset", p.offset)
@@ -185,7 +186,7 @@ func (s *Store) readNewest(r *replay, f *found) {
 			break
 		}
 		if p.frame.kind == frameBatch && len(p.index) > 0 {
-			w.footer = appendFooter(w.footer, p.frame.valuesAt(p.offset), p.index)
+			footer = appendFooter(footer, p.frame.valuesAt(p.offset), p.index)
 		}
 		tail = p.end
 		used++
@@ -197,10 +198,9 @@ func (s *Store) readNewest(r *replay, f *found) {
 		s.log.Error("sync newest segment", "segment", f.id, "err", err)
 	}
 	if used == len(parts) && err == nil && !f.lossy {
-		w.segment, w.header, w.offset = f.segment, f.header, tail
+		w.begin(f.segment, f.header, tail, footer)
 		return
 	}
 	// There is something behind the end that a later scan must not take for part of the log.
-	w.footer = nil
 	w.next = segmentHeader{id: f.id + 1, prevEnd: uint32(tail)}
 }

@@ -61,6 +61,7 @@ func (r *replay) frame(segment uint32, valuesAt int64, index []byte) error {
 			continue
 		}
 		t := r.table(rec.table)
+		t.locate(&rec, segment)
 		if !touched[t] {
 			touched[t] = true
 			t.events.trim(len(t.events.queue) - max(r.store.opts.HistoryPerTable, t.work.tree.Len()))
@@ -120,6 +121,14 @@ func (t *replayTable) applyRevision(rec *record) {
 	}
 }
 
+// locate gives up a value that is in a segment that is gone, and with it the history that needs it. A record of the
+// table that is still live was written again, and comes later in the log.
+func (t *replayTable) locate(rec *record, segment uint32) {
+	if rec.flags&flagElsewhere != 0 && t.store.set.find(rec.value.segment) == nil {
+		rec.value.segment, rec.value.offset = segment, 0
+	}
+}
+
 func (t *replayTable) applyPut(rec *record) {
 	e := &entry{key: rec.key, revision: rec.revision, identity: rec.identity, at: rec.value}
 	if old := t.work.put(e); old != nil {
@@ -152,6 +161,9 @@ func (t *replayTable) event(e event) {
 		e.revision = t.swap.clamp(e.revision)
 	}
 	t.events.add(e)
+	if e.entry.at.lost() {
+		t.events.trim(len(t.events.queue))
+	}
 }
 
 // endFrame does what publishing the frame's group did.
@@ -172,10 +184,6 @@ func (r *replay) finish() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.nextID, s.lost = max(s.nextID, r.maxID+1), r.lost
-	oldest := uint32(1)
-	if len(s.set.list) > 0 {
-		oldest = s.set.list[0].id
-	}
 	for id, t := range r.tables {
 		if !t.named {
 			s.log.Error("records of a table whose name is lost", "id", id, "records", t.work.tree.Len())
@@ -187,7 +195,6 @@ func (r *replay) finish() {
 		if t.history == NoHistory {
 			t.events = events{}
 		}
-		t.events.expireBefore(oldest)
 		s.live += t.work.cost
 		t.now = &snapshot{contents: t.work, end: t.events.end(), epoch: t.events.epoch}
 		t.now.tree = t.work.tree.Clone()

@@ -101,7 +101,7 @@ func (e *entry) same(other *entry) bool {
 // soundLocked is false for an entry whose value is known to be unreadable.
 func (s *Store) soundLocked(e *entry) bool {
 	_, damaged := s.damaged[e]
-	return !damaged && s.set.find(e.at.segment) != nil
+	return !damaged && !e.at.lost() && s.set.find(e.at.segment) != nil
 }
 
 func (s *Store) sound(e *entry) bool {
@@ -290,6 +290,8 @@ func (sw *swap) compare(c *change) error {
 			return fmt.Errorf("record %s changed: %w", key, ErrConflict)
 		case st.seen:
 			sw.diff.Unchanged++
+		case st.entry.at.lost():
+			return fmt.Errorf("read staged record %s: %w", key, ErrDamaged)
 		case live == nil:
 			sw.diff.Added++
 			sw.changed = append(sw.changed, st.entry)

@@ -22,7 +22,11 @@ type Options struct {
 	HistoryPerTable int   // changes kept in reach of Since, or as many as the table has records; default 1000
 	SegmentBytes    int64 // size of a file of the log; default 8 MiB
 	CompactAbove    int64 // the log is let grow to max(this, 3 × live bytes); default 4 segments
-	RecentBytes     int64 // newest commits kept in memory for cursors; default 1 MiB
+	// Gather is how long after a sync the next one may wait for more of what CommitAsync brings, so that a fast stream
+	// does not cost a sync for each event. A batch that finds the store quiet, or that somebody waits for, goes at once.
+	// Default 2 ms.
+	Gather      time.Duration
+	RecentBytes int64 // newest commits kept in memory for cursors; default 1 MiB
 
 	// Synced, when set, is called by the committer after every write+fdatasync. It must not block.
 	Synced func(Sync)
@@ -35,6 +39,7 @@ func (o Options) withDefaults() Options {
 	o.HistoryPerTable = cmp.Or(o.HistoryPerTable, 1000)
 	o.SegmentBytes = cmp.Or(o.SegmentBytes, 8<<20)
 	o.CompactAbove = cmp.Or(o.CompactAbove, 4*o.SegmentBytes)
+	o.Gather = cmp.Or(o.Gather, 2*time.Millisecond)
 	o.RecentBytes = cmp.Or(o.RecentBytes, 1<<20)
 	return o
 }
@@ -231,7 +236,14 @@ func (s *Store) CommitAsync(b *Batch, done func(error)) {
 // submit queues a request and waits for its outcome.
 func (s *Store) submit(ctx context.Context, r *request) error {
 	outcome := make(chan error, 1)
-	r.done = func(err error) { outcome <- err }
+	then := r.done
+	r.urgent = true
+	r.done = func(err error) {
+		if then != nil {
+			then(err)
+		}
+		outcome <- err
+	}
 	if err := s.queue.push(ctx, r); err != nil {
 		return err
 	}

@@ -130,8 +130,12 @@ func tryCopyDir(from, to string) error {
 		if err != nil {
 			return err
 		}
-		// Trailing zeros are what the file system reserved.
-		if err := os.WriteFile(filepath.Join(to, e.Name()), bytes.TrimRight(data, "\x00"), 0o600); err != nil {
+		name := filepath.Join(to, e.Name())
+		err = os.WriteFile(name, bytes.TrimRight(data, "\x00"), 0o600) // what is reserved stays a hole
+		if err == nil {
+			err = os.Truncate(name, int64(len(data)))
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -1,0 +1,181 @@
+package store
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func listing(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	got := map[string]string{}
+	err := filepath.Walk(dir, func(path string, info os.FileInfo, err error) error {
+		if err != nil || info.IsDir() {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		got[path] = string(data)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+// Open refuses what is not this process's store, says so, and changes nothing.
+func TestOpenRefuses(t *testing.T) {
+	newer := func(dir string) error {
+		h := segmentHeader{version: formatVersion + 1, id: 1, salt: 5}
+		return os.WriteFile(filepath.Join(dir, segmentName(1)), h.encode(), 0o600)
+	}
+	for _, tc := range []struct {
+		name    string
+		prepare func(dir string) error
+		want    error
+		text    string
+	}{
+		{"a foreign file", func(dir string) error { return os.WriteFile(filepath.Join(dir, "db.bolt"), nil, 0o600) }, ErrForeign, "it has a file db.bolt"},
+		{"a foreign directory", func(dir string) error { return os.Mkdir(filepath.Join(dir, "pods"), 0o700) }, ErrForeign, "pods is not a regular file"},
+		{"a symlink", func(dir string) error { return os.Symlink("/etc/passwd", filepath.Join(dir, segmentName(1))) }, ErrForeign, "is not a regular file"},
+		{"a segment's name, other contents", func(dir string) error {
+			return os.WriteFile(filepath.Join(dir, segmentName(1)), []byte(strings.Repeat("not a log", 100)), 0o600)
+		}, ErrForeign, "not its contents"},
+		{"a newer format", newer, ErrNewer, "format 2"},
+		{"another user's directory", func(dir string) error { return os.Chown(dir, 12345, 12345) }, ErrForeign, "it belongs to user 12345"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if os.Geteuid() != 0 && strings.Contains(tc.name, "user") {
+				t.Skip("needs root")
+			}
+			dir := t.TempDir()
+			if err := tc.prepare(dir); err != nil {
+				t.Fatal(err)
+			}
+			before := listing(t, dir)
+			s, err := Open(dir, Options{})
+			if err == nil {
+				s.Close()
+			}
+			if !errors.Is(err, tc.want) || !strings.Contains(err.Error(), tc.text) || !strings.Contains(err.Error(), dir) {
+				t.Errorf("got %v", err)
+			}
+			if diff := cmp.Diff(before, listing(t, dir)); diff != "" {
+				t.Errorf("the directory changed: %s", diff)
+			}
+		})
+	}
+}
+
+func TestOpenOnce(t *testing.T) {
+	dir := t.TempDir()
+	s := start(t, dir, Options{})
+	if _, err := Open(dir, Options{}); !errors.Is(err, ErrLocked) {
+		t.Errorf("the second Open: %v", err)
+	}
+	if err := s.stop(); err != nil {
+		t.Fatal(err)
+	}
+	start(t, dir, Options{})
+}
+
+func TestOpenUnwritable(t *testing.T) {
+	if os.Geteuid() == 0 {
+		// Root may write everywhere but where nobody can.
+		if _, err := Open("/proc/1/store", Options{}); err == nil {
+			t.Error("a store in /proc")
+		}
+		file := filepath.Join(t.TempDir(), "file")
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(file, Options{}); err == nil || !strings.Contains(err.Error(), "not a directory") {
+			t.Errorf("a store in a file: %v", err)
+		}
+		return
+	}
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o500); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(dir, Options{}); !errors.Is(err, os.ErrPermission) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// Nobody else can read what is stored.
+func TestModes(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0))
+	dir := filepath.Join(t.TempDir(), "a", "b")
+	s := start(t, dir, Options{SegmentBytes: 4000, CompactAbove: 8000})
+	table := mustTable(t, s.Store, "pods", KeepHistory)
+	for i := range 40 {
+		put(t, table, "k", uint64(i+1), strings.Repeat("x", 500))
+	}
+	err := filepath.Walk(dir, func(path string, info os.FileInfo, err error) error {
+		if errors.Is(err, os.ErrNotExist) {
+			return nil // compacted
+		}
+		if err == nil && info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s has mode %v", path, info.Mode())
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestTableKeepsItsHistorySetting(t *testing.T) {
+	dir := t.TempDir()
+	s := start(t, dir, Options{})
+	put(t, mustTable(t, s.Store, "plain", NoHistory), "k", 1, "v")
+	if err := s.stop(); err != nil {
+		t.Fatal(err)
+	}
+	s = start(t, dir, Options{})
+	if _, err := s.Table("plain", KeepHistory); err == nil {
+		t.Error("a table without history was opened with one")
+	}
+	if got := contentsOf(t, mustTable(t, s.Store, "plain", NoHistory)); got["k"] != "1:v" {
+		t.Errorf("got %v", got)
+	}
+}
+
+func TestChanged(t *testing.T) {
+	s := start(t, t.TempDir(), Options{})
+	table, other := mustTable(t, s.Store, "pods", KeepHistory), mustTable(t, s.Store, "nodes", KeepHistory)
+	closed := func(c <-chan struct{}) bool {
+		select {
+		case <-c:
+			return true
+		default:
+			return false
+		}
+	}
+	c := table.Changed()
+	put(t, other, "k", 1, "v")
+	if closed(c) {
+		t.Error("closed by a change of another table")
+	}
+	var b Batch
+	b.SetRevision(table, 5)
+	mustCommit(t, s.Store, &b)
+	if !closed(c) {
+		t.Error("not closed by a bookmark")
+	}
+	c = table.Changed()
+	g := table.Stage()
+	if _, err := g.Swap(t.Context(), 9, nil); err != nil || !closed(c) {
+		t.Errorf("not closed by a swap (%v)", err)
+	}
+	c = table.Changed()
+	if err := s.Drop(t.Context(), "pods"); err != nil || !closed(c) || !closed(table.Changed()) {
+		t.Errorf("not closed by a drop (%v)", err)
+	}
+}
