@@ -46,10 +46,9 @@ func (b *board) clock() string {
 }
 
 // act says what happens to both nodes, or in the cloud.
-func (b *board) act(format string, args ...any) {
+func (b *board) act(text string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	text := fmt.Sprintf(format, args...)
 	fmt.Fprintf(b.w, "%5s  %s\n", b.clock(), b.style(bold, text))
 }
 

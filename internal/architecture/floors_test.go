@@ -75,6 +75,8 @@ func floors() []place {
 		{"internal/playground/proc", playground, 2, "services kept running, as systemd would"},
 		{"internal/playground/workload", playground, 2, "the program that runs in the pods"},
 		{"internal/playground/machine", playground, 3, "namespaces, control groups and services that make one computer look like many"},
+		{"internal/playground/clustertest", proof, 5, "a cluster for one test, or the reason why there can be none"},
+		{"internal/playground/scenario", playground, 5, "the site whose survival is shown and tested"},
 		{"internal/playground/cluster", playground, 4, "boots components on machines; what demo, tests and benchmarks use"},
 		{"internal/playground/pid1", playground, 4, "the program that is a machine's first process"},
 

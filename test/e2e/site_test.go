@@ -212,9 +212,9 @@ func (s *site) hub(ctx context.Context) (*adminapi.Status, error) {
 	return adminapi.Get(ctx, client, adminPort)
 }
 
-func (s *site) awaitLink(t *testing.T, state string, within time.Duration) time.Duration {
+func (s *site) awaitLink(t *testing.T, state string, within time.Duration) {
 	t.Helper()
-	return await(t, "the hub's link is "+state, within, func(ctx context.Context) error {
+	await(t, "the hub's link is "+state, within, func(ctx context.Context) error {
 		status, err := s.hub(ctx)
 		if err != nil {
 			return err

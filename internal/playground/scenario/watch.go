@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -98,7 +100,7 @@ func Ask(ctx context.Context, n *cluster.Node, pod Pod, path string) (string, er
 	if pod.IP == "" {
 		return "", errors.New("pod " + pod.Name + " has no address")
 	}
-	return Fetch(ctx, n, fmt.Sprintf("http://%s:%d%s", pod.IP, Port, path))
+	return Fetch(ctx, n, "http://"+net.JoinHostPort(pod.IP, strconv.Itoa(Port))+path)
 }
 
 // Fetch fetches a URL as a process on the node does.

@@ -95,7 +95,8 @@ func openNamespace(ctx context.Context, client kubernetes.Interface) error {
 	if err := missing(err); err != nil {
 		return err
 	}
-	if _, err = client.AppsV1().DaemonSets(Namespace).Create(ctx, agent(), metav1.CreateOptions{}); missing(err) != nil {
+	_, err = client.AppsV1().DaemonSets(Namespace).Create(ctx, agent(), metav1.CreateOptions{})
+	if err := missing(err); err != nil {
 		return err
 	}
 	// Bare pods are refused until the namespace's account is there.
@@ -122,6 +123,7 @@ func openNode(ctx context.Context, client kubernetes.Interface, n *cluster.Node)
 	return missing(err)
 }
 
+// missing drops the error that says that a thing is there already.
 func missing(err error) error {
 	if apierrors.IsAlreadyExists(err) {
 		return nil
