@@ -281,7 +281,13 @@ func TestCompactionUnderFaults(t *testing.T) {
 	}
 }
 
-// waitFor pokes the compactor, as commits do, until something is so.
+func (s *Store) oldest() uint32 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.set.list[0].id
+}
+
+// waitFor waits until something is so.
 func waitFor(t *testing.T, what string, so func() bool) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); !so(); time.Sleep(5 * time.Millisecond) {
@@ -312,7 +318,7 @@ func TestCompactionOfDamage(t *testing.T) {
 	for i := range 200 {
 		put(t, table, "other", uint64(i+3), fmt.Sprintf("%0500d", i))
 	}
-	waitFor(t, "compaction", func() bool { return s.set.list[0].id > 1 && !s.compactionDue() })
+	waitFor(t, "compaction", func() bool { return s.oldest() > 1 && !s.compactionDue() })
 	check := func(table *Table) {
 		t.Helper()
 		r, ok, err := table.Get("bad")

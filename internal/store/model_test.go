@@ -633,12 +633,17 @@ func (m *model) verify() {
 	if diff := m.differences(m.tables); diff != "" {
 		m.t.Fatal(diff)
 	}
-	st := m.store.Stats()
-	var live int64
+	m.store.mu.Lock()
+	defer m.store.mu.Unlock()
+	var live, disk int64
 	for _, t := range m.store.tables {
 		live += t.now.cost
 	}
-	if st.LiveBytes != live || st.DamagedRecords != 0 {
-		m.t.Errorf("stats: %d live bytes of %d, %d damaged records", st.LiveBytes, live, st.DamagedRecords)
+	for _, seg := range m.store.set.list {
+		disk += seg.size
+	}
+	if m.store.live != live || m.store.disk != disk || len(m.store.damaged) != 0 || len(m.store.stages) != 0 {
+		m.t.Errorf("counted %d live bytes of %d, %d bytes of %d, %d damaged records, %d stages",
+			m.store.live, live, m.store.disk, disk, len(m.store.damaged), len(m.store.stages))
 	}
 }
