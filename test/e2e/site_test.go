@@ -194,15 +194,13 @@ func (s *site) running(t *testing.T, n *cluster.Node) map[string]scenario.Pod {
 }
 
 // await polls done until it returns nil.
-func await(t *testing.T, what string, within time.Duration, done func(context.Context) error) time.Duration {
+func await(t *testing.T, what string, within time.Duration, done func(context.Context) error) {
 	t.Helper()
-	start := time.Now()
 	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()
 	if err := scenario.Await(ctx, what, done); err != nil {
 		t.Fatal(err)
 	}
-	return time.Since(start)
 }
 
 // hub returns what the hub says of itself.
