@@ -28,7 +28,7 @@ func main() {
 	}
 }
 
-const clusterName = "demo"
+const clusterName = "the-demo" // beside the playground's own "demo"
 
 func command() *cobra.Command {
 	var keep bool

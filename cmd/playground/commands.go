@@ -300,13 +300,17 @@ func (a *app) killCommand() *cobra.Command {
 
 func (a *app) execCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "exec NODE COMMAND...", Short: "Run a command on a node or in the cloud", Args: cobra.MinimumNArgs(2),
+		Use: "exec NODE [--] COMMAND...", Short: "Run a command on a node or in the cloud", Args: cobra.MinimumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			m, err := a.machine(args[0])
 			if err != nil {
 				return err
 			}
-			c, err := m.Command(cmd.Context(), args[1:]...)
+			argv := args[1:]
+			if argv[0] == "--" && len(argv) > 1 { // as kubectl exec is called
+				argv = argv[1:]
+			}
+			c, err := m.Command(cmd.Context(), argv...)
 			if err != nil {
 				return err
 			}
