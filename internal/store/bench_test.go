@@ -264,7 +264,13 @@ func BenchmarkMemory(b *testing.B) {
 			b.Fatal(err)
 		}
 		before := heap()
-		fillTable(b, mustTable(b, s.Store, "pods", KeepHistory), 20000)
+		t := mustTable(b, s.Store, "pods", KeepHistory)
+		fillTable(b, t, 20000)
+		var batch Batch // the next segment: the index of the last one goes to its footer
+		batch.Put(t, Record{Key: "last", Revision: 20001, Value: object(3)})
+		if err := s.Commit(context.Background(), &batch); err != nil {
+			b.Fatal(err)
+		}
 		after := heap()
 		for i := range 5000 {
 			mustTable(b, s.Store, fmt.Sprintf("table%05d", i), KeepHistory)

@@ -143,7 +143,7 @@ type writer struct {
 	footer   []byte   // the indexes of the segment's frames
 	header   segmentHeader
 	next     segmentHeader // of the segment to begin
-	buf      []byte        // for groups that nobody keeps
+	buffers  sync.Pool     // of groups that nobody keeps
 	unmarked bool          // something was written since the last mark
 	// Before this offset the file's blocks were written once: to write them again changes nothing but them.
 	zeroed int64
@@ -194,8 +194,9 @@ func (s *Store) commitGroup(requests []*request) {
 	if err := failpoint.Hit(failpoint.StoreBeforeCallback); err != nil {
 		s.log.Error("before callbacks", "err", err)
 	}
-	for _, r := range requests {
+	for i, r := range requests {
 		r.done(r.err)
+		requests[i] = nil // what it holds may be large, and the next group far
 	}
 	if due {
 		select {
@@ -221,17 +222,16 @@ func (s *Store) writeGroup(requests []*request, size int64) error {
 		s.mu.Unlock()
 	}
 	s.publish(g)
-	if g.events == 0 && cap(g.buf) <= 2*groupBytes {
-		w.buf = g.buf[:0]
+	if !g.kept && cap(g.buf) <= groupBytes {
+		w.buffers.Put(&g.buf)
 	}
 	return nil
 }
 
-// buffer returns memory for a group. The one that nobody keeps is used again.
+// buffer returns memory for a group.
 func (w *writer) buffer(size int64) []byte {
-	if buf := w.buf; int64(cap(buf)) >= size {
-		w.buf = nil
-		return buf[:0]
+	if buf, ok := w.buffers.Get().(*[]byte); ok && int64(cap(*buf)) >= size {
+		return (*buf)[:0]
 	}
 	return make([]byte, 0, size+size/8+256)
 }

@@ -48,8 +48,7 @@ func (s *Store) compactionDue() bool {
 }
 
 type compactor struct {
-	store  *Store
-	loader loader
+	store *Store
 	// remove is a file that is no longer part of the log, and is still there: its successors must not go before it, or
 	// what they deleted would come back.
 	remove string
@@ -173,11 +172,13 @@ func (s *Store) behind() bool {
 }
 
 func (c *compactor) movePiece(set *segmentSet, records []ref, size int) error {
-	c.loader.load(set, records)
+	l := c.store.loaders.get()
+	defer c.store.loaders.put(l)
+	l.load(set, records)
 	return c.submit(&request{size: int64(size + len(records)*entryOverhead), build: func(g *group) error {
 		tables, stages := g.begin(frameBatch), g.begin(frameStaged)
 		for i, r := range records {
-			value, lost := c.loader.values[i], c.loader.errs[i] != nil
+			value, lost := l.values[i], l.errs[i] != nil
 			if r.stage != nil {
 				stages.restage(r.stage, r.entry, value, lost)
 			} else {

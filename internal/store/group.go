@@ -1,6 +1,9 @@
 package store
 
-import "slices"
+import (
+	"bytes"
+	"slices"
+)
 
 // group is what goes to the disk by one write: a few frames, and what they make of the tables. The tables change when it
 // is published; until then, and if the write fails, nothing has happened.
@@ -14,6 +17,7 @@ type group struct {
 	order   []*change // of first touch
 	moved   int64     // bytes of values written again by compaction
 	events  int
+	kept    bool // buf belongs to the recent commits
 	// Staged records that compaction writes again.
 	restaged []restaged
 }
@@ -253,10 +257,16 @@ func (s *Store) publish(g *group) {
 		g.events += len(c.events)
 	}
 	for _, m := range g.restaged {
-		m.stage.records[m.entry.key] = staged{entry: m.entry}
+		if m.stage.records != nil {
+			m.stage.records[m.entry.key] = staged{entry: m.entry}
+		}
 	}
 	if g.events > 0 {
-		s.recent.add(g.segment.id, g.start, g.buf)
+		data := g.buf
+		if g.kept = cap(data)-len(data) <= len(data)/2; !g.kept {
+			data = bytes.Clone(data) // the rest would be kept with it
+		}
+		s.recent.add(g.segment.id, g.start, data)
 	}
 	g.segment.size += int64(len(g.buf))
 	s.disk += int64(len(g.buf))

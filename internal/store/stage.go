@@ -23,6 +23,7 @@ type Stage struct {
 	writing chan error        // outcome of the piece being written; nil if there is none
 	err     error             // of a piece; the stage is of no use then
 	over    bool
+	cost    int64 // of records that are not live; guarded by store.mu
 }
 
 // staged is what a Stage knows of a key.
@@ -169,8 +170,13 @@ func (g *Stage) hold(entries []*entry) {
 	s := g.table.store
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if _, open := s.stages[g]; !open {
+		return // aborted
+	}
 	for _, e := range entries {
 		g.records[e.key] = staged{entry: e}
+		g.cost += e.cost()
+		s.live += e.cost()
 	}
 }
 
@@ -200,11 +206,16 @@ func (g *Stage) Abort() {
 	}
 }
 
-// leave lets compaction forget the stage.
+// leave forgets what was staged; what became live is the table's.
 func (g *Stage) leave() {
-	g.table.store.mu.Lock()
-	defer g.table.store.mu.Unlock()
-	delete(g.table.store.stages, g)
+	s := g.table.store
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, open := s.stages[g]; open {
+		delete(s.stages, g)
+		s.live -= g.cost
+		g.records = nil
+	}
 }
 
 func (g *Stage) finish(ctx context.Context, sw *swap) (Diff, error) {
