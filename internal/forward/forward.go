@@ -14,9 +14,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"mime"
 	"net/http"
 	"net/http/httputil"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"yurt/internal/credential"
@@ -54,13 +56,14 @@ type Exchange struct {
 	Credential credential.Credential
 
 	// Deadline, if not 0, bounds the time until the answer begins or, if
-	// Inspect is set, until it is complete. When it is over, Alternative says
-	// whether there is something better than to wait on.
+	// Inspect is set, until it is complete. When it is over, Alternative, which
+	// must be set then, says whether there is something better than to wait on.
 	Deadline    time.Duration
 	Alternative func() bool
 
-	// API: the answer is one of the API's objects, in JSON or protobuf;
-	// anything else is ErrNotKubernetes.
+	// API: the API server itself answers this, not a pod or an extension behind
+	// it. What it can't have said (a page, a redirect, a load balancer's 502, a
+	// 200 without a body) is ErrNotKubernetes.
 	API bool
 
 	// Inspect, if set, is called with an answer of at most MaxInspect bytes
@@ -79,31 +82,50 @@ type Proxy struct {
 	Logger   *slog.Logger
 }
 
-// Serve passes r on and its answer back to w.
+// Serve passes r on and its answer back to w. It panics with
+// http.ErrAbortHandler, which breaks the connection, if the answer breaks off in
+// its middle, and if r's context ends before an answer has begun: then either
+// nobody is listening, or the hub stops, and silence must not look like an
+// empty answer.
 func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, x Exchange) {
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
-	stop := func() bool { return true }
+	var settled atomic.Bool // by an answer or by the deadline, whichever comes first
+	stop := func() {}
 	if x.Deadline > 0 {
-		stop = time.AfterFunc(x.Deadline, func() {
+		timer := time.AfterFunc(x.Deadline, func() {
 			p.Upstream.Suspect()
-			if x.Alternative() {
+			if x.Alternative() && settled.CompareAndSwap(false, true) {
 				cancel(ErrSlow)
 			}
-		}).Stop
+		})
+		stop = func() { timer.Stop() }
+		defer stop()
 	}
 	proxy := httputil.ReverseProxy{
-		Rewrite:       func(out *httputil.ProxyRequest) { prepare(out.Out, x) },
+		Rewrite:       func(out *httputil.ProxyRequest) { prepare(out, x) },
 		Transport:     roundTripper(func(out *http.Request) (*http.Response, error) { return p.Upstream.RoundTrip(out, x.Credential) }),
 		FlushInterval: -1,
 		ErrorLog:      slog.NewLogLogger(p.Logger.Handler(), slog.LevelDebug),
 		ModifyResponse: func(resp *http.Response) error {
-			err := x.examine(resp)
+			answer, err := x.examine(resp)
+			if err != nil {
+				return err
+			}
+			if !settled.CompareAndSwap(false, true) {
+				return ErrSlow
+			}
 			stop()
-			return err
+			if answer != nil && x.Inspect != nil {
+				return x.Inspect(*answer)
+			}
+			return nil
 		},
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
-			if errors.Is(context.Cause(ctx), ErrSlow) {
+			switch {
+			case r.Context().Err() != nil:
+				panic(http.ErrAbortHandler)
+			case errors.Is(context.Cause(ctx), ErrSlow):
 				err = ErrSlow
 			}
 			x.Fallback(w, r, err)
@@ -115,18 +137,15 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, x Exchange) {
 // prepare makes the outgoing request carry what the client sent and nothing
 // that the hub would vouch for: with the node's own certificate no header of
 // the client may name another user.
-func prepare(out *http.Request, x Exchange) {
-	if x.Credential.Identity.IsNode() {
-		out.Header.Del("Authorization")
-		for name := range out.Header {
-			if strings.HasPrefix(name, "Impersonate-") {
-				out.Header.Del(name)
-			}
-		}
-	}
+func prepare(p *httputil.ProxyRequest, x Exchange) {
+	out := p.Out
+	// Parameters that the proxy finds malformed are the API server's, or those
+	// of a Service behind it.
+	out.URL.RawQuery = p.In.URL.RawQuery
+	node := x.Credential.Identity.IsNode()
 	for name := range out.Header {
-		if strings.HasPrefix(name, "X-Remote-") {
-			out.Header.Del(name)
+		if strings.HasPrefix(name, "X-Remote-") || node && (name == "Authorization" || strings.HasPrefix(name, "Impersonate-")) {
+			delete(out.Header, name)
 		}
 	}
 	if x.Inspect != nil {
@@ -136,28 +155,55 @@ func prepare(out *http.Request, x Exchange) {
 	}
 }
 
-// examine refuses what no API server says, and shows a bounded answer to
-// Inspect.
-func (x *Exchange) examine(resp *http.Response) error {
-	suspicious := resp.StatusCode == http.StatusBadGateway || resp.StatusCode == http.StatusServiceUnavailable || resp.StatusCode == http.StatusGatewayTimeout
-	encoding, known := wire.ParseContentType(resp.Header.Get("Content-Type"))
-	if (x.API || suspicious) && !known && resp.StatusCode != http.StatusSwitchingProtocols && resp.StatusCode != http.StatusNotModified {
-		return fmt.Errorf("%w: %s with Content-Type %q", ErrNotKubernetes, resp.Status, resp.Header.Get("Content-Type"))
+// examine refuses what no API server says. If there is an Inspect it returns
+// the answer, read whole, unless that is too long.
+func (x *Exchange) examine(resp *http.Response) (*Answer, error) {
+	signed := !x.API || resp.Header.Get(auditHeader) != ""
+	if !signed && !plausible(resp) {
+		return nil, fmt.Errorf("%w: %s with Content-Type %q", ErrNotKubernetes, resp.Status, resp.Header.Get("Content-Type"))
 	}
-	if !suspicious && x.Inspect == nil || resp.Body == nil {
-		return nil
+	suspicious := !signed && gatewayError(resp.StatusCode)
+	if !suspicious && x.Inspect == nil || resp.Body == nil || resp.StatusCode == http.StatusSwitchingProtocols {
+		return nil, nil
 	}
 	body, whole, err := readWhole(resp)
-	if err != nil {
-		return err
+	if err != nil || !whole {
+		return nil, err
 	}
-	if suspicious && whole && !isStatus(encoding, body) {
-		return fmt.Errorf("%w: %s without a Status", ErrNotKubernetes, resp.Status)
+	contentType := resp.Header.Get("Content-Type")
+	switch {
+	case suspicious && !isStatus(contentType, body):
+		return nil, fmt.Errorf("%w: %s without a Status", ErrNotKubernetes, resp.Status)
+	case x.API && resp.StatusCode == http.StatusOK && len(body) == 0:
+		return nil, fmt.Errorf("%w: %s with nothing in it", ErrNotKubernetes, resp.Status)
 	}
-	if whole && x.Inspect != nil {
-		return x.Inspect(Answer{Code: resp.StatusCode, ContentType: resp.Header.Get("Content-Type"), Body: body})
+	return &Answer{Code: resp.StatusCode, ContentType: contentType, Body: body}, nil
+}
+
+// auditHeader is in every answer of an API server, and in no other.
+const auditHeader = "Audit-Id"
+
+// plausible tells whether an API server without an audit header, an old one,
+// could have answered this. It redirects nobody, and has no text for people
+// where an object was asked for.
+func plausible(resp *http.Response) bool {
+	mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")) // none is as good as a bad one
+	switch code := resp.StatusCode; {
+	case code == http.StatusSwitchingProtocols, code == http.StatusNoContent, code == http.StatusNotModified:
+		return true
+	case code >= http.StatusBadRequest:
+		_, known := wire.ParseContentType(mediaType)
+		return known
+	case code >= http.StatusMultipleChoices:
+		return false
 	}
-	return nil
+	return strings.HasPrefix(mediaType, "application/")
+}
+
+// gatewayError tells whether a code is what a load balancer answers with when
+// it has no API server.
+func gatewayError(code int) bool {
+	return code == http.StatusBadGateway || code == http.StatusServiceUnavailable || code == http.StatusGatewayTimeout
 }
 
 // readWhole reads the body if it is at most MaxInspect bytes long, and leaves
@@ -185,9 +231,10 @@ func readWhole(resp *http.Response) (body []byte, whole bool, err error) {
 	return body, true, nil
 }
 
-func isStatus(encoding wire.Encoding, body []byte) bool {
+func isStatus(contentType string, body []byte) bool {
+	encoding, _ := wire.ParseContentType(contentType) // plausible has seen that it is one
 	_, tm, err := wire.ParseObject(encoding, body)
-	return err == nil && tm.Kind == "Status"
+	return err == nil && tm.IsStatus()
 }
 
 type roundTripper func(*http.Request) (*http.Response, error)

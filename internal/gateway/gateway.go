@@ -14,6 +14,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strconv"
+	"strings"
 	"time"
 
 	"yurt/internal/credential"
@@ -88,8 +90,8 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func impersonates(r *http.Request) bool {
-	for _, name := range []string{"Impersonate-User", "Impersonate-Group", "Impersonate-Uid"} {
-		if r.Header.Get(name) != "" {
+	for name := range r.Header {
+		if strings.HasPrefix(name, "Impersonate-") {
 			return true
 		}
 	}
@@ -120,7 +122,20 @@ func (x *exchange) take(to route) {
 
 // pass streams, and has nothing to offer while the cloud is away.
 func (x *exchange) pass() {
-	x.forward(forward.Exchange{})
+	x.forward(forward.Exchange{API: x.own()})
+}
+
+// own tells whether the API server itself answers, and not something that it
+// passes the request on to: a container, a Service, an extension.
+func (x *exchange) own() bool {
+	if x.q.Opaque || x.q.Upgrade {
+		return false
+	}
+	switch x.q.Subresource {
+	case "", "status", "scale", "token":
+		return x.q.Resource.Resource != "" || x.q.Discovery
+	}
+	return false
 }
 
 // forward passes the request on with the client's credential; without a
@@ -156,11 +171,14 @@ func (x *exchange) failed(err error) {
 	case errors.Is(err, replica.ErrAborted):
 		panic(http.ErrAbortHandler) // break the connection: a part must not pass for the whole
 	case errors.As(err, &denied):
+		x.noteRefusal(denied.Code)
 		x.reply(offline.Reply{Code: denied.Code, ContentType: denied.ContentType, Body: denied.Body})
 	case errors.As(err, &ahead):
 		x.tooLarge(ahead)
 	case x.r.Context().Err() != nil:
-		// nobody is listening
+		// Nobody is listening, or the hub stops: to return now would be an
+		// empty 200.
+		panic(http.ErrAbortHandler)
 	default:
 		x.unavailable(err)
 	}
@@ -198,7 +216,10 @@ func (x *exchange) away() bool {
 // unavailable is the answer to what is not known here.
 func (x *exchange) unavailable(err error) {
 	what := fmt.Sprintf("%s %s is not known here", x.r.Method, x.r.URL.Path)
-	if !x.q.Write() && errors.Is(err, replica.ErrUnavailable) {
+	switch {
+	case errors.Is(err, errNotIdentified):
+		what = "who asks is not known here"
+	case errors.Is(err, replica.ErrUnavailable):
 		what = fmt.Sprintf("%s %s is not in the replica yet", x.r.Method, x.r.URL.Path)
 	}
 	x.reply(offline.Unavailable(x.encoding(), x.outage(err), what))
@@ -224,14 +245,26 @@ func (x *exchange) reply(a offline.Reply) {
 	_, _ = x.w.Write(a.Body) // a client that has gone does not need it
 }
 
-// stale marks what is answered in the cloud's absence. The text is constant:
+// noteRefusal forgets whose a token was that the API server no longer takes.
+func (x *exchange) noteRefusal(code int) {
+	if code == http.StatusUnauthorized {
+		x.warn(x.Identifier.Forget(context.WithoutCancel(x.r.Context()), x.cred))
+	}
+}
+
+// dated marks what a replica answers by how old it is, unless it follows the
+// cloud.
+func (x *exchange) dated(since time.Time) {
+	if x.Link.Link().State != upstream.Up {
+		x.stale(since)
+	}
+}
+
+// stale marks what is answered in the cloud's place. The text is constant:
 // client-go logs each distinct warning once.
 func (x *exchange) stale(since time.Time) {
-	if x.Link.Link().State == upstream.Up {
-		return
-	}
 	x.w.Header().Set("Warning", `299 yurthub "answered from the node's replica: the cloud is away"`)
 	if !since.IsZero() {
-		x.w.Header().Set("Age", fmt.Sprint(int(time.Since(since).Seconds())))
+		x.w.Header().Set("Age", strconv.Itoa(max(0, int(time.Since(since).Seconds())))) // clocks are set back
 	}
 }

@@ -19,7 +19,7 @@ import (
 
 var (
 	errUnauthenticated = errors.New("no credential that the API server knows")
-	errNotIdentified   = errors.New("whose token this is can't be learned while the cloud is away")
+	errNotIdentified   = errors.New("whose token this is can't be learned now")
 	errForeign         = errors.New("the client certificate is not this node's")
 	errScheme          = errors.New("the Authorization header is not a bearer token")
 )
@@ -32,6 +32,7 @@ var (
 // holds offline too.
 type Identifier struct {
 	Node     string
+	Link     Link
 	Upstream offline.Upstream
 	Book     *offline.Book
 
@@ -84,11 +85,21 @@ func (i *Identifier) certificate(c *x509.Certificate) (credential.Credential, er
 	return credential.Credential{Identity: credential.Node}, nil
 }
 
+// learn asks whose a token is. The API server's word now is worth more than
+// that of before, but not worth a long wait.
 func (i *Identifier) learn(ctx context.Context, hash, token string) (string, error) {
-	name, err := i.review(ctx, token)
 	remembered, ok := i.Book.Recall(hash)
+	patience := reviewTimeout
+	if ok {
+		patience = readDeadline
+	}
+	i.Link.WaitKnown(ctx)
+	name, err := i.review(ctx, token, patience)
 	switch {
 	case errors.Is(err, errUnauthenticated):
+		if ok {
+			err = errors.Join(err, i.Book.Forget(context.WithoutCancel(ctx), hash))
+		}
 		return "", err
 	case err != nil && !ok:
 		return "", fmt.Errorf("%w: %w", errNotIdentified, err)
@@ -107,9 +118,24 @@ func (i *Identifier) learn(ctx context.Context, hash, token string) (string, err
 	return name, nil
 }
 
+// Forget drops what is known of a token, which the API server has refused.
+func (i *Identifier) Forget(ctx context.Context, cred credential.Credential) error {
+	if cred.Identity.IsNode() {
+		return nil
+	}
+	hash := credential.TokenHash(cred.Token)
+	i.mu.Lock()
+	delete(i.names, hash)
+	i.mu.Unlock()
+	if _, ok := i.Book.Recall(hash); !ok {
+		return nil
+	}
+	return i.Book.Forget(ctx, hash)
+}
+
 // review asks the API server whose token it is, as the node, which may create
 // TokenReviews.
-func (i *Identifier) review(ctx context.Context, token string) (string, error) {
+func (i *Identifier) review(ctx context.Context, token string, patience time.Duration) (string, error) {
 	body, err := json.Marshal(map[string]any{
 		"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview",
 		"spec": map[string]string{"token": token},
@@ -117,7 +143,7 @@ func (i *Identifier) review(ctx context.Context, token string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	ctx, cancel := context.WithTimeout(ctx, reviewTimeout)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "/apis/authentication.k8s.io/v1/tokenreviews", bytes.NewReader(body))
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"yurt/internal/offline"
 	"yurt/internal/replica"
 	"yurt/internal/request"
+	"yurt/internal/upstream"
 	"yurt/internal/wire"
 )
 
@@ -24,7 +25,11 @@ import (
 type Memory struct {
 	Answers  *offline.Book
 	Replicas *replica.Set
+	Link     Link
 }
+
+// quietWatch is longer than an API server leaves a watch without a bookmark.
+const quietWatch = 2 * time.Minute
 
 // question is a read, apart from how fresh its answer must be.
 type question struct {
@@ -36,14 +41,15 @@ type question struct {
 	path           string
 }
 
-// key is under what the answer is remembered.
+// key is under what the answer is remembered. What is no resource comes in forms
+// of its own (aggregated discovery), which only the header tells apart.
 func (k question) key() string {
 	form := k.accept
-	if k.splittable {
+	if k.splittable && k.q.Resource.Resource != "" {
 		form = k.representation.String()
 	}
 	o := k.q.Options
-	return fmt.Sprintf("%s %q %s %q %q %d", k.identity.Name, form, k.path, o.LabelSelector, o.FieldSelector, o.Limit)
+	return fmt.Sprintf("%q %q %s %q %q %d", k.identity.Name, form, k.path, o.LabelSelector, o.FieldSelector, o.Limit)
 }
 
 func (k question) object() bool {
@@ -56,26 +62,48 @@ type known struct {
 	absent bool
 }
 
-// best returns the newest that is known here.
-func (m *Memory) best(k question) (known, bool) {
-	remembered, ok := m.Answers.Recall(k.key())
-	best := known{Answer: remembered}
+// best returns the newest that is known here. ok is false if that is nothing, or
+// if an object is known to have gone and may have come back since.
+func (m *Memory) best(k question) (best known, ok bool) {
+	best.Answer, ok = m.Answers.Recall(k.key())
 	if !k.object() {
 		return best, ok
 	}
+	seen := best.Revision // the newest version at which the object existed
+	var gone uint64       // the newest version at which it did not
+	proven, doubt := false, false
 	for _, c := range m.Replicas.Holding(k.identity, k.q.Resource, k.q.Namespace) {
 		object, at, found, err := c.Get(k.q.Namespace, k.q.Name)
 		switch {
 		case err != nil:
-			continue
-		case !found && at >= best.Revision && c.Covers(k.q.Resource, k.q.Namespace, k.q.Name):
-			return known{absent: true}, true
+			doubt = true
 		case found && object.Revision >= best.Revision && k.takes(c, object):
-			best = known{Answer: offline.Answer{ContentType: object.ContentType, Revision: object.Revision, Body: object.Body, At: c.FreshAt()}}
-			ok = true
+			best.Answer = offline.Answer{ContentType: object.ContentType, Revision: object.Revision, Body: object.Body, At: c.FreshAt()}
+			ok, seen = true, max(seen, object.Revision)
+		case found:
+			seen = max(seen, object.Revision)
+		case c.Covers(k.q.Resource, k.q.Namespace, k.q.Name) && at > gone:
+			gone, proven = at, m.frozen(c)
 		}
 	}
-	return best, ok
+	switch {
+	case gone <= seen:
+		return best, ok
+	case proven && !doubt:
+		return known{absent: true}, true
+	}
+	return known{}, false // what is known is older than its end
+}
+
+// frozen tells whether a collection followed the cloud until the cloud went
+// away, if it did. One that nobody had asked for lately proves nothing of what
+// has been made since.
+func (m *Memory) frozen(c *replica.Collection) bool {
+	end := time.Now()
+	if link := m.Link.Link(); link.State != upstream.Up {
+		end = link.Since
+	}
+	return c.FreshAt().After(end.Add(-quietWatch))
 }
 
 // takes tells whether the client can read an object as the collection has it.
@@ -93,10 +121,17 @@ func (k question) takes(c *replica.Collection, object replica.Object) bool {
 	return true
 }
 
-// note remembers an answer, unless a replica holds the same or newer.
+// note remembers an answer, unless a replica holds the same or newer. It drops
+// the remembered one of an object that has gone, or that may no longer be read.
+// No refusal is remembered: the node authorizer lags behind the scheduler, for
+// which reason the node's own answers also survive one.
 func (m *Memory) note(ctx context.Context, k question, a forward.Answer) error {
-	if a.Code != http.StatusOK {
-		return nil // a refusal is never remembered: the node authorizer lags behind the scheduler
+	switch {
+	case a.Code == http.StatusNotFound && k.object() && saysGone(k.q, a),
+		a.Code == http.StatusForbidden && !k.identity.IsNode():
+		return m.drop(ctx, k)
+	case a.Code != http.StatusOK:
+		return nil
 	}
 	answer := offline.Answer{ContentType: a.ContentType, At: time.Now(), Body: a.Body}
 	if k.q.Resource.Resource != "" {
@@ -109,6 +144,28 @@ func (m *Memory) note(ctx context.Context, k question, a forward.Answer) error {
 		return nil
 	}
 	return m.Answers.Keep(ctx, k.key(), answer)
+}
+
+func (m *Memory) drop(ctx context.Context, k question) error {
+	if _, ok := m.Answers.Recall(k.key()); !ok {
+		return nil
+	}
+	return m.Answers.Forget(ctx, k.key())
+}
+
+// saysGone tells whether a 404 is about the object that was asked for, and not
+// about its kind or namespace.
+func saysGone(q *request.Request, a forward.Answer) bool {
+	encoding, ok := wire.ParseContentType(a.ContentType)
+	if !ok {
+		return false
+	}
+	item, tm, err := wire.ParseObject(encoding, a.Body)
+	if err != nil || !tm.IsStatus() {
+		return false
+	}
+	status, err := wire.ParseStatus(encoding, item.Raw)
+	return err == nil && status.Reason == "NotFound" && status.Details != nil && status.Details.Name == q.Name
 }
 
 // held tells whether a replica answers the question at this revision or later.

@@ -10,6 +10,7 @@ import (
 	"yurt/internal/forward"
 	"yurt/internal/offline"
 	"yurt/internal/replica"
+	"yurt/internal/request"
 	"yurt/internal/wire"
 )
 
@@ -28,7 +29,7 @@ func (x *exchange) watch() {
 		err = x.catchUp(c, version)
 	}
 	if err == nil {
-		x.stale(c.FreshAt())
+		x.dated(c.FreshAt())
 		err = c.Watch(x.r.Context(), x.w, x.q.Options)
 	}
 	if err != nil {
@@ -116,7 +117,7 @@ func (x *exchange) list() {
 	}
 	if version := x.version(); version > c.Revision() {
 		if !x.away() {
-			x.forward(forward.Exchange{API: true})
+			x.forward(forward.Exchange{API: x.own()})
 			return
 		}
 		if err := x.catchUp(c, version); err != nil {
@@ -128,7 +129,7 @@ func (x *exchange) list() {
 }
 
 func (x *exchange) serveList(c *replica.Collection) {
-	x.stale(c.FreshAt())
+	x.dated(c.FreshAt())
 	if err := c.List(x.w); err != nil {
 		x.failed(err)
 	}
@@ -136,43 +137,60 @@ func (x *exchange) serveList(c *replica.Collection) {
 
 // listFresh is a consistent read. Of a collection that is known it is a list
 // of the feed's: committed, then answered, so that what the client has seen is
-// still there when the cloud is not. Others are forwarded, and their complete
-// answers remembered.
+// still there when the cloud is not. Others, and lists in pieces, are
+// forwarded, and their complete answers remembered.
 func (x *exchange) listFresh() {
-	c, known := x.Replicas.Lookup(replica.KeyOf(x.q, x.representation, x.cred.Identity))
-	if !known || !c.Populated() || x.q.Options.Limit > 0 && !x.away() {
+	c := x.listed()
+	if c == nil || x.q.Options.Limit > 0 || x.away() {
 		x.ask()
 		return
 	}
 	if c = x.collection(0); c == nil {
 		return
 	}
-	if !x.away() {
-		ctx, cancel := context.WithTimeout(x.r.Context(), readDeadline)
-		defer cancel()
-		var denied *replica.DeniedError
-		if err := c.Refresh(ctx, x.arrived); errors.As(err, &denied) {
-			x.failed(denied)
-			return
-		}
+	ctx, cancel := context.WithTimeout(x.r.Context(), readDeadline)
+	defer cancel()
+	err := c.Refresh(ctx, x.arrived)
+	var denied *replica.DeniedError
+	switch {
+	case errors.As(err, &denied):
+		x.failed(denied)
+		return
+	case errors.Is(err, context.DeadlineExceeded):
+		x.Proxy.Upstream.Suspect()
+	}
+	if err != nil {
+		x.stale(c.FreshAt())
 	}
 	x.serveList(c)
 }
 
+// listed is the collection that a list asks for, if that has ever been complete.
+func (x *exchange) listed() *replica.Collection {
+	if x.q.Verb != request.List {
+		return nil
+	}
+	c, ok := x.Replicas.Lookup(replica.KeyOf(x.q, x.representation, x.cred.Identity))
+	if !ok || !c.Populated() {
+		return nil
+	}
+	return c
+}
+
 // listExact is answered here only if the replica is exactly there.
 func (x *exchange) listExact() {
-	c, known := x.Replicas.Lookup(replica.KeyOf(x.q, x.representation, x.cred.Identity))
-	if known && c.Populated() && c.Revision() == x.version() && x.q.Options.Limit == 0 {
+	c := x.listed()
+	if c != nil && c.Denied() == nil && c.Revision() == x.version() && x.q.Options.Limit == 0 {
 		x.serveList(c)
 		return
 	}
-	x.forward(forward.Exchange{API: true, Fallback: func(_ http.ResponseWriter, _ *http.Request, err error) { x.expired() }})
+	x.listNext()
 }
 
 // listNext: a continue token is the API server's own. Without it the pager must
 // begin anew; the whole list again would be appended to what it has.
 func (x *exchange) listNext() {
-	x.forward(forward.Exchange{API: true, Fallback: func(_ http.ResponseWriter, _ *http.Request, err error) { x.expired() }})
+	x.forward(forward.Exchange{API: x.own(), Fallback: func(_ http.ResponseWriter, _ *http.Request, err error) { x.expired() }})
 }
 
 func (x *exchange) expired() {
@@ -183,10 +201,11 @@ func (x *exchange) expired() {
 // here when there is none.
 func (x *exchange) ask() {
 	x.forward(forward.Exchange{
-		API:         x.q.Resource.Resource != "",
+		API:         x.own(),
 		Deadline:    readDeadline,
-		Alternative: func() bool { _, ok := x.known(); return ok },
+		Alternative: func() bool { _, ok := x.known(); return ok || x.listed() != nil },
 		Inspect: func(a forward.Answer) error {
+			x.noteRefusal(a.Code)
 			x.warn(x.Memory.note(context.WithoutCancel(x.r.Context()), x.question(), a))
 			return nil
 		},
@@ -205,9 +224,18 @@ func (x *exchange) warn(err error) {
 // answerKnown answers a read from what is known here.
 func (x *exchange) answerKnown(err error) {
 	k, ok := x.known()
+	if c := x.listed(); c != nil && (!ok || c.Revision() >= k.Revision) {
+		if denied := c.Denied(); denied != nil {
+			x.failed(denied)
+			return
+		}
+		x.stale(c.FreshAt())
+		x.serveList(c)
+		return
+	}
 	switch {
 	case !ok:
-		if reply, ok := x.Desk.Lease(x.q, x.encoding()); ok {
+		if reply, ok := x.Desk.Lease(x.q, x.cred.Identity, x.encoding()); ok {
 			x.reply(reply)
 			return
 		}

@@ -39,7 +39,7 @@ func (r route) String() string {
 // negotiated, if it can be split and stitched.
 func decide(q *request.Request, representation wire.Representation, splittable bool) route {
 	switch {
-	case q.Upgrade:
+	case q.Upgrade, q.Write() && q.Streaming():
 		return pass
 	case q.Write():
 		return write

@@ -33,7 +33,7 @@ func (x *exchange) write() {
 	}
 	w.Encoding, _ = wire.ParseContentType(w.MediaType)
 	x.forward(forward.Exchange{
-		API:     x.q.Resource.Resource != "" && x.q.Subresource != "proxy",
+		API:     x.own(),
 		Inspect: func(a forward.Answer) error { x.warn(x.noteWrite(w, a)); return nil },
 		Fallback: func(_ http.ResponseWriter, r *http.Request, err error) {
 			x.reply(x.Desk.Serve(context.WithoutCancel(r.Context()), w, x.outage(err)))
@@ -63,6 +63,7 @@ func (x *exchange) readBody() ([]byte, error) {
 // noteWrite learns from the API server's answer to a write.
 func (x *exchange) noteWrite(w offline.Write, a forward.Answer) error {
 	if a.Code >= 300 {
+		x.noteRefusal(a.Code)
 		return nil
 	}
 	ctx := context.WithoutCancel(x.r.Context())

@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"path/filepath"
 	"time"
 
@@ -45,12 +44,6 @@ type Hub struct {
 
 	secure, admin listener
 	plain         *listener // nil unless asked for
-}
-
-type listener struct {
-	net.Listener
-	tls     *tls.Config // nil: plain
-	handler http.Handler
 }
 
 // New opens the listeners and the store. Its errors are the user's to mend.
@@ -151,14 +144,14 @@ func (h *Hub) assemble() error {
 		return err
 	}
 	registry := prometheus.NewRegistry()
-	memory := &gateway.Memory{Answers: h.answers, Replicas: h.replicas}
+	memory := &gateway.Memory{Answers: h.answers, Replicas: h.replicas, Link: h.pool}
 	h.secure.handler = &gateway.Gateway{
 		Link:       h.pool,
 		Replicas:   h.replicas,
 		Proxy:      &forward.Proxy{Upstream: h.pool, Logger: h.log},
 		Desk:       &offline.Desk{Node: h.node, Objects: memory, Answers: asked, Journal: h.journal},
 		Memory:     memory,
-		Identifier: &gateway.Identifier{Node: h.node, Upstream: h.pool, Book: identities},
+		Identifier: &gateway.Identifier{Node: h.node, Link: h.pool, Upstream: h.pool, Book: identities},
 		Logger:     h.log,
 		Metrics:    gateway.NewMetrics(registry),
 	}
@@ -222,44 +215,10 @@ func (h *Hub) SecureAddr() string { return h.secure.Addr().String() }
 // AdminAddr is where the admin port is.
 func (h *Hub) AdminAddr() string { return h.admin.Addr().String() }
 
-// maxStreams bounds what one client has open at a time over one connection. A
-// kubelet watches every Secret and ConfigMap of its pods, over a single one.
-const maxStreams = 2000
-
-func (h *Hub) ready() error { return nil }
-
-func (l listener) withTLS() net.Listener {
-	if l.tls == nil {
-		return l.Listener
+// ready: being cut off is what the hub is for; not being able to write is not.
+func (h *Hub) ready() error {
+	if err := h.store.Stats().LastError; err != nil {
+		return fmt.Errorf("store: %w", err)
 	}
-	return tls.NewListener(l.Listener, l.tls)
-}
-
-// serve answers on l until ctx ends. Requests in flight are then broken off:
-// watches have no end to wait for.
-func serve(ctx context.Context, l listener, log *slog.Logger) error {
-	server := &http.Server{
-		Handler:           l.handler,
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    64 << 10,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
-		BaseContext:       func(net.Listener) context.Context { return ctx },
-	}
-	closed := make(chan error, 1)
-	stop := context.AfterFunc(ctx, func() {
-		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		if err := server.Shutdown(grace); err != nil {
-			closed <- server.Close()
-			return
-		}
-		closed <- nil
-	})
-	err := server.Serve(l.withTLS())
-	if !stop() {
-		return <-closed
-	}
-	return fmt.Errorf("serve %s: %w", l.Addr(), err)
+	return nil
 }

@@ -2,6 +2,7 @@ package offline
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -13,9 +14,11 @@ import (
 	"yurt/internal/store"
 )
 
-// bookLimit bounds the number of answers in a book. The ones seen longest ago
-// go first.
-const bookLimit = 4096
+// A book is bounded. The answers given longest ago go first.
+const (
+	bookEntries = 4096
+	bookBytes   = 64 << 20
+)
 
 // Answer is a complete answer that the API server gave once.
 type Answer struct {
@@ -30,8 +33,8 @@ type Book struct {
 	store *store.Store
 	table *store.Table
 
-	mu  sync.Mutex
-	seq uint64 // the revision of the newest entry: entries are in the order of their keeping
+	mu  sync.Mutex // changes are queued under it, so that the last word on a question stays the last
+	seq uint64     // the revision of the newest entry: entries are in the order of their keeping
 }
 
 // OpenBook opens the book of that name.
@@ -53,27 +56,45 @@ func OpenBook(st *store.Store, name string) (*Book, error) {
 // answer that says what the last one said is not written again, unless the last
 // one is old enough to be forgotten soon.
 func (b *Book) Keep(ctx context.Context, question string, a Answer) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	record, known, err := b.table.Get(question)
-	if err != nil && !errors.Is(err, store.ErrDamaged) {
-		return fmt.Errorf("keep answer to %s: %w", question, err)
-	}
-	if known && err == nil && b.seq-record.Revision < bookLimit/2 {
+	if known && err == nil && b.recent(record.Revision) {
 		if last, err := decodeAnswer(record.Value); err == nil && last.says(a) {
 			return nil
 		}
 	}
-	b.seq++
-	var batch store.Batch
-	batch.Put(b.table, store.Record{Key: question, Revision: b.seq, Value: encodeAnswer(a)})
-	if !known {
-		b.forgetOldest(&batch)
-	}
-	if err := b.store.Commit(ctx, &batch); err != nil {
+	value := encodeAnswer(a)
+	err = b.change(ctx, func(batch *store.Batch) {
+		b.makeRoom(batch, int64(len(value)))
+		batch.Put(b.table, store.Record{Key: question, Revision: b.seq, Value: value})
+	})
+	if err != nil {
 		return fmt.Errorf("keep answer to %s: %w", question, err)
 	}
 	return nil
+}
+
+func (b *Book) recent(revision uint64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.seq-revision < bookEntries/2
+}
+
+// change commits what fill puts into a batch. Others may queue theirs meanwhile,
+// to go with the same fdatasync.
+func (b *Book) change(ctx context.Context, fill func(*store.Batch)) error {
+	done := make(chan error, 1)
+	b.mu.Lock()
+	b.seq++
+	var batch store.Batch
+	fill(&batch)
+	b.store.CommitAsync(&batch, func(err error) { done <- err })
+	b.mu.Unlock()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // says tells whether both answers mean the same. A review's age matters, so
@@ -83,17 +104,22 @@ func (a Answer) says(other Answer) bool {
 		other.At.Sub(a.At) < reviewAge/2
 }
 
-// forgetOldest makes room for one more answer.
-func (b *Book) forgetOldest(batch *store.Batch) {
+// makeRoom drops the oldest answers, more than must be: it looks at all of them.
+func (b *Book) makeRoom(batch *store.Batch, size int64) {
 	view := b.table.View()
 	defer view.Release()
-	if view.Len() < bookLimit {
+	entries, bytes := view.Len()+1, view.Size()+size
+	if entries <= bookEntries && bytes <= bookBytes {
 		return
 	}
 	items := slices.Collect(view.Items(""))
-	slices.SortFunc(items, func(a, b store.Item) int { return int(int64(a.Revision) - int64(b.Revision)) })
-	for _, item := range items[:bookLimit/16] {
+	slices.SortFunc(items, func(a, b store.Item) int { return cmp.Compare(a.Revision, b.Revision) })
+	for _, item := range items {
+		if entries <= bookEntries*15/16 && bytes <= bookBytes*15/16 {
+			return
+		}
 		batch.Delete(b.table, item.Key, item.Revision, nil)
+		entries, bytes = entries-1, bytes-int64(item.Size)
 	}
 }
 
@@ -107,17 +133,12 @@ func (b *Book) Recall(question string) (Answer, bool) {
 	return a, err == nil
 }
 
-// Forget drops the answer to a question, if there is one.
+// Forget drops the answer to a question, if there is one, and returns when that
+// is durable.
 func (b *Book) Forget(ctx context.Context, question string) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	record, ok, err := b.table.Get(question)
-	if !ok && err == nil {
-		return nil
-	}
-	var batch store.Batch
-	batch.Delete(b.table, question, record.Revision, nil)
-	if err := b.store.Commit(ctx, &batch); err != nil {
+	// An answer that is not visible yet may be queued: drop it unseen.
+	err := b.change(ctx, func(batch *store.Batch) { batch.Delete(b.table, question, b.seq, nil) })
+	if err != nil {
 		return fmt.Errorf("forget answer to %s: %w", question, err)
 	}
 	return nil

@@ -23,8 +23,8 @@ func decide(q *request.Request, node string) kind {
 		return q.Resource.Group == group && q.Resource.Resource == resource && q.Subresource == subresource
 	}
 	switch {
-	case in("coordination.k8s.io", "leases", ""):
-		return decideLease(q, node)
+	case isLease(q, node) && q.Verb == request.Update:
+		return lease
 	case in("", "nodes", "") && q.Verb == request.Create:
 		return nodeCreate
 	case in("", "nodes", "status") && q.Name == node && (q.Verb == request.Patch || q.Verb == request.Update):
@@ -41,12 +41,10 @@ func decide(q *request.Request, node string) kind {
 	return refuse
 }
 
-func decideLease(q *request.Request, node string) kind {
-	ours := q.Namespace == "kube-node-lease" && q.Name == node
-	if ours && q.Verb == request.Update {
-		return lease
-	}
-	return refuse
+// isLease tells whether the request is for the node's own lease.
+func isLease(q *request.Request, node string) bool {
+	return q.Resource.Group == "coordination.k8s.io" && q.Resource.Resource == "leases" && q.Subresource == "" &&
+		q.Namespace == "kube-node-lease" && q.Name == node
 }
 
 func decideEvent(q *request.Request) kind {

@@ -4,8 +4,11 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"mime"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -66,7 +69,11 @@ func (o Outage) String() string {
 
 // Serve answers a write.
 func (d *Desk) Serve(ctx context.Context, w Write, outage Outage) Reply {
-	switch decide(w.Request, d.Node) {
+	kind := decide(w.Request, d.Node)
+	if (kind == lease || kind == nodeStatus) && !d.isNode(w.Credential.Identity) {
+		kind = refuse // only the kubelet is told that its own heartbeat is well
+	}
+	switch kind {
 	case lease:
 		return d.holdLease(w, outage)
 	case nodeCreate:
@@ -85,6 +92,11 @@ func (d *Desk) Serve(ctx context.Context, w Write, outage Outage) Reply {
 		return d.mirrorPod(w, outage)
 	}
 	return Unavailable(w.Answer, outage, "")
+}
+
+// isNode tells whether an identity is this node's kubelet, by whatever credential.
+func (d *Desk) isNode(identity credential.Identity) bool {
+	return identity.IsNode() || identity.Name == "system:node:"+d.Node
 }
 
 // Unavailable is the answer to what can't be had before the cloud is back. It
@@ -107,14 +119,34 @@ func objectReply(code int, encoding wire.Encoding, body []byte) Reply {
 	return Reply{Code: code, ContentType: wire.ContentType(encoding, false), Body: body}
 }
 
+// errEncoding: the API server may read this body; the hub does not.
+var errEncoding = errors.New("the request is in an encoding that is not read here")
+
+// object reads the object that w writes.
+func (w Write) object() (wire.Item, error) {
+	if w.Encoding == 0 {
+		return wire.Item{}, errEncoding
+	}
+	item, _, err := wire.ParseObject(w.Encoding, w.Body)
+	return item, err
+}
+
+// unreadable is the answer to a body that makes no sense, or none here.
+func unreadable(w Write, outage Outage, err error) Reply {
+	if errors.Is(err, errEncoding) {
+		return Unavailable(w.Answer, outage, err.Error())
+	}
+	return StatusReply(w.Answer, wire.Status{Code: http.StatusBadRequest, Reason: "BadRequest", Message: "read request body: " + err.Error()})
+}
+
 // holdLease echoes the lease: it carries the cloud's last resourceVersion, so
 // that the first update after the heal matches.
 func (d *Desk) holdLease(w Write, outage Outage) Reply {
+	if _, err := w.object(); err != nil {
+		return unreadable(w, outage, err)
+	}
 	if w.Encoding != w.Answer {
 		return Unavailable(w.Answer, outage, "the lease can't be answered in another encoding")
-	}
-	if _, _, err := wire.ParseObject(w.Encoding, w.Body); err != nil {
-		return malformed(w, err)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -122,15 +154,16 @@ func (d *Desk) holdLease(w Write, outage Outage) Reply {
 	return objectReply(http.StatusOK, w.Answer, w.Body)
 }
 
-// Lease returns the node's lease if it was written since the hub's start.
-func (d *Desk) Lease(q *request.Request, encoding wire.Encoding) (Reply, bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if q.Verb != request.Get || q.Resource.Resource != "leases" || q.Namespace != "kube-node-lease" || q.Name != d.Node || d.lease == nil {
+// Lease returns the node's lease to the node, if it was written since the hub's
+// start.
+func (d *Desk) Lease(q *request.Request, identity credential.Identity, encoding wire.Encoding) (Reply, bool) {
+	if q.Verb != request.Get || !isLease(q, d.Node) || !d.isNode(identity) {
 		return Reply{}, false
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if _, _, err := wire.ParseObject(encoding, d.lease); err != nil {
-		return Reply{}, false // it is in another encoding
+		return Reply{}, false // there is none, or it is in another encoding
 	}
 	return objectReply(http.StatusOK, encoding, d.lease), true
 }
@@ -150,9 +183,9 @@ var nodes = request.Resource{Version: "v1", Resource: "nodes"}
 // nodeExists lets a restarted kubelet go on: it creates its node first of all,
 // and takes AlreadyExists for an answer.
 func (d *Desk) nodeExists(w Write, outage Outage) Reply {
-	item, _, err := wire.ParseObject(w.Encoding, w.Body)
+	item, err := w.object()
 	if err != nil {
-		return malformed(w, err)
+		return unreadable(w, outage, err)
 	}
 	if item.Name != d.Node {
 		return Unavailable(w.Answer, outage, "")
@@ -172,9 +205,9 @@ func (d *Desk) knownNode(w Write, outage Outage) Reply {
 }
 
 func (d *Desk) mirrorPod(w Write, outage Outage) Reply {
-	item, _, err := wire.ParseObject(w.Encoding, w.Body)
+	item, err := w.object()
 	if err != nil {
-		return malformed(w, err)
+		return unreadable(w, outage, err)
 	}
 	if _, ok := d.Objects.Known(w.Credential.Identity, w.Request.Resource, w.Request.Namespace, item.Name, w.Answer); !ok {
 		return Unavailable(w.Answer, outage, "")
@@ -193,17 +226,29 @@ func alreadyExists(encoding wire.Encoding, resource, name string) Reply {
 // createEvent accepts an event as the API server would, but for what only it
 // can give: uid and resourceVersion.
 func (d *Desk) createEvent(ctx context.Context, w Write, outage Outage) Reply {
+	item, err := w.object()
+	if err != nil {
+		return unreadable(w, outage, err)
+	}
+	if item.Name == "" {
+		return Unavailable(w.Answer, outage, "an event without a name could be written twice")
+	}
 	e, err := decodeEvent(w.Request, w.Encoding, w.Body)
 	if err != nil {
-		return malformed(w, err)
+		return unreadable(w, outage, err)
 	}
 	return d.journal(ctx, w, e, http.StatusCreated, outage)
 }
 
 func (d *Desk) patchEvent(ctx context.Context, w Write, outage Outage) Reply {
+	if !mergePatch(w.MediaType) {
+		return unreadable(w, outage, errEncoding)
+	}
 	var base event
 	created, ok := d.Journal.Last(func(e Entry) bool {
-		return e.Method == http.MethodPost && w.Request.Resource.Path(w.Request.Namespace) == e.Path && namesEvent(w.Request, e)
+		path, _, _ := strings.Cut(e.Path, "?")
+		return e.Method == http.MethodPost && e.Identity == w.Credential.Identity.Name &&
+			w.Request.Resource.Path(w.Request.Namespace) == path && namesEvent(w.Request, e)
 	})
 	if ok {
 		encoding, _ := wire.ParseContentType(created.ContentType)
@@ -211,9 +256,16 @@ func (d *Desk) patchEvent(ctx context.Context, w Write, outage Outage) Reply {
 	}
 	e, err := patchEvent(w.Request, base, w.Body)
 	if err != nil {
-		return malformed(w, err)
+		return unreadable(w, outage, err)
 	}
 	return d.journal(ctx, w, e, http.StatusOK, outage)
+}
+
+// mergePatch tells whether a patch is one that a recorder sends. Any other may
+// mean something else when it is applied a second time.
+func mergePatch(contentType string) bool {
+	mediaType, _, _ := mime.ParseMediaType(contentType) // a malformed one is no patch
+	return mediaType == "application/strategic-merge-patch+json" || mediaType == "application/merge-patch+json"
 }
 
 func namesEvent(q *request.Request, e Entry) bool {
@@ -228,7 +280,7 @@ func namesEvent(q *request.Request, e Entry) bool {
 func (d *Desk) journal(ctx context.Context, w Write, e event, code int, outage Outage) Reply {
 	body, err := encodeEvent(w.Request, w.Answer, e)
 	if err != nil {
-		return malformed(w, err)
+		return unreadable(w, outage, err)
 	}
 	entry := Entry{Method: w.Method, Path: w.Path, ContentType: w.MediaType, At: time.Now(), Body: w.Body}
 	if err := d.Journal.Append(ctx, entry, w.Credential); err != nil {
@@ -237,15 +289,11 @@ func (d *Desk) journal(ctx context.Context, w Write, e event, code int, outage O
 	return objectReply(code, w.Answer, body)
 }
 
-func malformed(w Write, err error) Reply {
-	return StatusReply(w.Answer, wire.Status{Code: http.StatusBadRequest, Reason: "BadRequest", Message: "read request body: " + err.Error()})
-}
-
 // question names a token request or review: the same client asks the same thing
 // in the same bytes.
 func question(w Write) string {
 	sum := sha256.Sum256(append([]byte(w.MediaType+"\x00"), w.Body...))
-	return fmt.Sprintf("%s %d %s %s", w.Credential.Identity.Name, w.Answer, w.Path, hex.EncodeToString(sum[:]))
+	return fmt.Sprintf("%q %s %s %s", w.Credential.Identity.Name, w.Answer, w.Path, hex.EncodeToString(sum[:]))
 }
 
 // Asked remembers the API server's answer to a token request or review.

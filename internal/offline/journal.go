@@ -1,23 +1,20 @@
 package offline
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"sync"
 	"time"
 
-	"yurt/internal/backoff"
 	"yurt/internal/credential"
 	"yurt/internal/store"
 )
 
+// The journal is bounded. Its oldest entries go first.
 const (
 	journalEntries = 1000
 	journalBytes   = 2 << 20
@@ -26,7 +23,7 @@ const (
 // Entry is one write of the dark time, as the client sent it.
 type Entry struct {
 	Method      string    `json:"method"`
-	Path        string    `json:"path"`
+	Path        string    `json:"path"` // with the query
 	ContentType string    `json:"contentType"`
 	Identity    string    `json:"identity,omitempty"`
 	At          time.Time `json:"at"`
@@ -40,21 +37,42 @@ type Upstream interface {
 }
 
 // Journal keeps the events that were written while the cloud was away and
-// writes them there when it is back: in order, with the timestamps that they
-// carry. An event's name is chosen by its client, so that one which is sent
-// twice, after a power cut in the middle, exists once.
+// writes them there when it is back (replay.go), with the timestamps that they
+// carry.
 type Journal struct {
 	store *store.Store
 	table *store.Table
 	up    Upstream
 	log   *slog.Logger
-	wake  chan struct{}
+	wake  chan struct{} // something may be sent
+
+	// writing is held for one change of the table, its commit included, so that
+	// entries is what the table holds. Requests that write no event don't wait
+	// for it.
+	writing sync.Mutex
 
 	mu       sync.Mutex
-	next     uint64
-	creds    map[string]credential.Credential // the newest of each identity
+	next     uint64             // number of the next entry
+	entries  []*note            // in the order of their numbers
+	bytes    int64              // of all
+	authors  map[string]*author // of the entries
 	replayed uint64
 	dropped  uint64
+}
+
+// note is what is remembered of an entry; the rest is in the table.
+type note struct {
+	number uint64
+	size   int64
+	author *author
+}
+
+// author is an identity that has entries in the journal.
+type author struct {
+	name    string
+	entries int
+	cred    credential.Credential // the newest
+	known   bool                  // cred is one; after a restart its next request brings it
 }
 
 // JournalStats is the journal as /status shows it.
@@ -70,13 +88,43 @@ func OpenJournal(st *store.Store, up Upstream, log *slog.Logger) (*Journal, erro
 	if err != nil {
 		return nil, fmt.Errorf("open journal: %w", err)
 	}
-	j := &Journal{store: st, table: table, up: up, log: log, wake: make(chan struct{}, 1), next: 1, creds: map[string]credential.Credential{"": {}}}
+	j := &Journal{store: st, table: table, up: up, log: log, wake: make(chan struct{}, 1), next: 1, authors: map[string]*author{}}
 	view := table.View()
 	defer view.Release()
-	for item := range view.Items("") {
-		j.next = max(j.next, item.Revision+1)
+	for record, err := range view.Records("") {
+		var e Entry
+		if err == nil {
+			_ = json.Unmarshal(record.Value, &e) // an unreadable entry is found so again, and dropped, when its turn comes
+		}
+		j.add(record.Revision, int64(len(record.Value)), j.author(e.Identity))
+		j.next = record.Revision + 1
 	}
 	return j, nil
+}
+
+// author returns the author of that name. The node's credential is the hub's own.
+func (j *Journal) author(name string) *author {
+	if a := j.authors[name]; a != nil {
+		return a
+	}
+	return &author{name: name, known: credential.Identity{Name: name}.IsNode()}
+}
+
+func (j *Journal) add(number uint64, size int64, a *author) {
+	j.entries = append(j.entries, &note{number, size, a})
+	j.bytes += size
+	a.entries++
+	j.authors[a.name] = a
+}
+
+// forget takes the entry at an index out of the notes.
+func (j *Journal) forget(index int) {
+	n := j.entries[index]
+	j.entries = append(j.entries[:index], j.entries[index+1:]...)
+	j.bytes -= n.size
+	if n.author.entries--; n.author.entries == 0 {
+		delete(j.authors, n.author.name) // and its credential: the journal holds no secret that it does not need
+	}
 }
 
 // Append adds an entry and returns when it is durable. When the journal is full
@@ -87,36 +135,52 @@ func (j *Journal) Append(ctx context.Context, e Entry, cred credential.Credentia
 	if err != nil {
 		return fmt.Errorf("journal %s: %w", e.Path, err)
 	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.creds[e.Identity] = cred
+	size := int64(len(value))
+	if size > journalBytes {
+		return fmt.Errorf("journal %s: %d bytes are more than the journal takes", e.Path, size)
+	}
+	j.writing.Lock()
+	defer j.writing.Unlock()
 	var batch store.Batch
+	surplus := j.makeRoom(&batch, size)
 	batch.Put(j.table, store.Record{Key: entryKey(j.next), Revision: j.next, Value: value})
-	dropped := j.makeRoom(&batch, int64(len(value)))
-	if err := j.store.Commit(ctx, &batch); err != nil {
+	// What is begun is ended: an entry that the notes lack would wait for the
+	// next start.
+	if err := j.store.Commit(context.WithoutCancel(ctx), &batch); err != nil {
 		return fmt.Errorf("journal %s: %w", e.Path, err)
 	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for range surplus {
+		j.forget(0)
+	}
+	j.dropped += uint64(surplus)
+	a := j.author(e.Identity)
+	a.cred, a.known = cred, true
+	j.add(j.next, size, a)
 	j.next++
-	j.dropped += dropped
+	j.notify()
+	return nil
+}
+
+// makeRoom deletes the oldest entries that are too many, and returns how many.
+func (j *Journal) makeRoom(batch *store.Batch, size int64) int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	surplus, bytes := 0, j.bytes+size
+	for ; surplus < len(j.entries) && (len(j.entries)-surplus >= journalEntries || bytes > journalBytes); surplus++ {
+		n := j.entries[surplus]
+		batch.Delete(j.table, entryKey(n.number), n.number, nil)
+		bytes -= n.size
+	}
+	return surplus
+}
+
+func (j *Journal) notify() {
 	select {
 	case j.wake <- struct{}{}:
 	default:
 	}
-	return nil
-}
-
-func (j *Journal) makeRoom(batch *store.Batch, size int64) (dropped uint64) {
-	view := j.table.View()
-	defer view.Release()
-	entries, bytes := view.Len()+1, view.Size()+size
-	for item := range view.Items("") {
-		if entries <= journalEntries && bytes <= journalBytes {
-			break
-		}
-		batch.Delete(j.table, item.Key, item.Revision, nil)
-		entries, bytes, dropped = entries-1, bytes-int64(item.Size), dropped+1
-	}
-	return dropped
 }
 
 // Last returns the newest entry for which match holds.
@@ -134,132 +198,21 @@ func (j *Journal) Last(match func(Entry) bool) (Entry, bool) {
 	return last, found
 }
 
-// Run replays the journal whenever the link is up and something is in it.
-func (j *Journal) Run(ctx context.Context) error {
-	retry := backoff.Backoff{Base: time.Second, Cap: time.Minute}
-	for {
-		if err := j.up.WaitUp(ctx); err != nil {
-			return nil
-		}
-		if err := j.replay(ctx); err != nil {
-			j.log.Debug("journal replay interrupted", "error", err)
-			if retry.Wait(ctx) != nil {
-				return nil
-			}
-			continue
-		}
-		retry.Reset()
-		select {
-		case <-j.wake:
-		case <-ctx.Done():
-			return nil
-		}
-	}
-}
-
-// replay sends the entries in order. It stops at the first that gets no answer.
-func (j *Journal) replay(ctx context.Context) error {
-	for {
-		view := j.table.View()
-		var record store.Record
-		var damaged error
-		found := false
-		for record, damaged = range view.Records("") {
-			found = true
-			break
-		}
-		view.Release()
-		if !found {
-			return nil
-		}
-		accepted := false
-		if damaged == nil {
-			var err error
-			if accepted, err = j.send(ctx, record.Value); err != nil {
-				return err
-			}
-		}
-		if err := j.remove(ctx, record, accepted); err != nil {
-			return err
-		}
-	}
-}
-
-func (j *Journal) remove(ctx context.Context, record store.Record, accepted bool) error {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	var batch store.Batch
-	batch.Delete(j.table, record.Key, record.Revision, nil)
-	if err := j.store.Commit(ctx, &batch); err != nil {
-		return err
-	}
-	if accepted {
-		j.replayed++
-	} else {
-		j.dropped++
-	}
-	return nil
-}
-
-// send replays one entry. It reports whether the API server has taken it, now
-// or before; an error means that it gave no answer.
-func (j *Journal) send(ctx context.Context, value []byte) (bool, error) {
-	var e Entry
-	if err := json.Unmarshal(value, &e); err != nil {
-		return false, nil //nolint:nilerr // an unreadable entry is dropped and counted
-	}
-	cred, ok := j.credential(e.Identity)
-	if !ok {
-		return false, errors.New("no credential of " + e.Identity + " yet")
-	}
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, e.Method, e.Path, bytes.NewReader(e.Body))
-	if err != nil {
-		return false, nil //nolint:nilerr // as above
-	}
-	r.Header.Set("Content-Type", e.ContentType)
-	r.Header.Set("Accept", "application/json")
-	resp, err := j.up.RoundTrip(r, cred)
-	if err != nil {
-		return false, err
-	}
-	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
-	if err != nil {
-		return false, err
-	}
-	switch {
-	case resp.StatusCode < 300, resp.StatusCode == http.StatusConflict:
-		return true, nil
-	case resp.StatusCode >= 500, resp.StatusCode == http.StatusTooManyRequests, resp.StatusCode == http.StatusUnauthorized:
-		return false, fmt.Errorf("replay event: %s", resp.Status)
-	}
-	j.log.Warn("the API server does not take an event of the dark time", "path", e.Path, "status", resp.Status, "answer", string(answer))
-	return false, nil
-}
-
-func (j *Journal) credential(identity string) (credential.Credential, bool) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	cred, ok := j.creds[identity]
-	return cred, ok
-}
-
-// Remember notes a client's newest credential, for what it left in the journal.
+// Remember notes a client's newest credential, if it has entries here.
 func (j *Journal) Remember(cred credential.Credential) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.creds[cred.Identity.Name] = cred
+	if a := j.authors[cred.Identity.Name]; a != nil && (!a.known || a.cred != cred) {
+		a.cred, a.known = cred, true
+		j.notify()
+	}
 }
 
 // Stats describes the journal at this moment.
 func (j *Journal) Stats() JournalStats {
-	view := j.table.View()
-	defer view.Release()
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return JournalStats{Pending: view.Len(), Bytes: view.Size(), Replayed: j.replayed, Dropped: j.dropped}
+	return JournalStats{Pending: len(j.entries), Bytes: j.bytes, Replayed: j.replayed, Dropped: j.dropped}
 }
 
 // entryKey keeps the entries in the order of their numbers.
