@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	queueBytes = 8 << 20 // queued values beyond which committing blocks
+	queueBytes = 4 << 20 // queued values beyond which committing blocks
 	groupBytes = 1 << 20 // of values in one write, unless a single batch has more
 )
 
@@ -176,10 +176,8 @@ func (s *Store) commitGroup(requests []*request) {
 	if err == nil {
 		err = s.writeGroup(requests, size)
 	}
-	if err != nil {
-		s.log.Error("commit", "batches", len(requests), "err", err)
-	}
 	s.mu.Lock()
+	before := s.stats.LastError
 	s.stats.LastError = err
 	for _, r := range requests {
 		if r.err == nil {
@@ -191,6 +189,7 @@ func (s *Store) commitGroup(requests []*request) {
 	}
 	due := s.compactionDueLocked()
 	s.mu.Unlock()
+	s.logOutcome(before, err)
 	if err := failpoint.Hit(failpoint.StoreBeforeCallback); err != nil {
 		s.log.Error("before callbacks", "err", err)
 	}
@@ -203,6 +202,16 @@ func (s *Store) commitGroup(requests []*request) {
 		case s.compact <- struct{}{}:
 		default:
 		}
+	}
+}
+
+// logOutcome says when commits begin to fail and when they succeed again; each failure is told to its caller.
+func (s *Store) logOutcome(before, err error) {
+	switch {
+	case err != nil && before == nil:
+		s.log.Error("commits fail", "err", err)
+	case err == nil && before != nil:
+		s.log.Info("commits succeed again")
 	}
 }
 

@@ -23,6 +23,7 @@ func (s *Store) compactionDueLocked() bool {
 // compactAll removes the oldest segments while the log is too large, until ctx ends.
 func (s *Store) compactAll(ctx context.Context) {
 	c := &compactor{store: s}
+	failing := false
 	for {
 		select {
 		case <-ctx.Done():
@@ -30,11 +31,14 @@ func (s *Store) compactAll(ctx context.Context) {
 		case <-s.compact:
 		}
 		for s.compactionDue() {
-			if err := c.compactOldest(ctx); err != nil {
-				if ctx.Err() != nil {
-					return
-				}
+			err := c.compactOldest(ctx)
+			if ctx.Err() != nil {
+				return
+			}
+			if err != nil && !failing {
 				s.log.Error("compact", "err", err)
+			}
+			if failing = err != nil; failing {
 				break // the next commit brings us back
 			}
 		}

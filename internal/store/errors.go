@@ -20,7 +20,7 @@ var (
 	ErrExpired = errors.New("revision is no longer in the history")
 	// ErrRevision is returned by commits that would take a table's revision back. The batch had no effect.
 	ErrRevision = errors.New("revision is older than the table's")
-	// ErrTooLarge is returned by commits of a batch beyond what a log file can hold (1 GiB). It had no effect.
+	// ErrTooLarge is returned by commits of a batch of more than half a GiB. It had no effect.
 	ErrTooLarge = errors.New("batch is too large")
 	// ErrConflict is returned by Stage.Swap when the table went past the staged contents meanwhile, which ends the stage, and by
 	// commits whose Batch.Expect does not hold.

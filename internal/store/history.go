@@ -161,13 +161,13 @@ type Cursor struct {
 // nextBytes bounds what one call of Next reads.
 const nextBytes = 1 << 20
 
-// Next returns the next changes, at most max of them (and at most about a megabyte, but at least one); none when the
+// Next returns the next changes, at most limit of them (and at most about a megabyte, but at least one); none when the
 // cursor has caught up: then wait on Table.Changed. Changes of equal revision come in one piece. After ErrExpired the
 // cursor is of no use; a *DamagedError names an event whose value can't be read, and the cursor stays in front of it.
-func (c *Cursor) Next(max int) ([]Event, error) {
+func (c *Cursor) Next(limit int) ([]Event, error) {
 	s := c.table.store
 	s.mu.Lock()
-	batch, err := c.takeLocked(max)
+	batch, err := c.takeLocked(limit)
 	if err != nil || batch.unread == 0 {
 		s.mu.Unlock()
 		return batch.events, err
@@ -203,7 +203,7 @@ type taken struct {
 }
 
 // takeLocked collects the next events, with the values of the recent ones. It moves the cursor if nothing is to be read.
-func (c *Cursor) takeLocked(max int) (taken, error) {
+func (c *Cursor) takeLocked(limit int) (taken, error) {
 	if err := c.arriveLocked(); err != nil || c.ahead {
 		return taken{}, err
 	}
@@ -213,7 +213,7 @@ func (c *Cursor) takeLocked(max int) (taken, error) {
 	i := c.next
 	for ; i < h.end(); i++ {
 		e := h.queue[i-h.first]
-		full := len(out.events) >= max || bytes >= nextBytes
+		full := len(out.events) >= limit || bytes >= nextBytes
 		if len(out.events) > 0 && full && (e.revision != h.queue[i-1-h.first].revision || h.inside(i) != nil) {
 			break
 		}

@@ -7,7 +7,7 @@ import (
 )
 
 // readGap is how many bytes between two values are rather read than skipped.
-const readGap = 16 << 10
+const readGap = 4 << 10
 
 // ref names a record to be read.
 type ref struct {

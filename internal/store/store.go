@@ -217,7 +217,7 @@ func (s *Store) Drop(ctx context.Context, name string) error {
 }
 
 // Commit makes b durable and visible, and returns then. An error means that b had no effect; only when ctx ended first
-// is the outcome open.
+// is the outcome open, and a write that failed just before a crash may be there after it.
 func (s *Store) Commit(ctx context.Context, b *Batch) error {
 	return s.submit(ctx, b.request())
 }

@@ -48,11 +48,22 @@ func (v *View) Get(key string) (Record, bool, error) {
 	return Record{Key: e.key, Revision: e.revision, Value: l.values[0]}, true, l.errs[0]
 }
 
+// Item returns one record without its value.
+func (v *View) Item(key string) (Item, bool) {
+	e := v.snap.get(key)
+	if e == nil {
+		return Item{}, false
+	}
+	return e.item(), true
+}
+
+func (e *entry) item() Item { return Item{Key: e.key, Revision: e.revision, Size: int(e.at.size)} }
+
 // Items goes through the keys from the given one on, in byte order, without reading any value.
 func (v *View) Items(from string) iter.Seq[Item] {
 	return func(yield func(Item) bool) {
 		v.snap.tree.AscendGreaterOrEqual(&entry{key: from}, func(e *entry) bool {
-			return yield(Item{Key: e.key, Revision: e.revision, Size: int(e.at.size)})
+			return yield(e.item())
 		})
 	}
 }
