@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"time"
 
 	"yurt/internal/credential"
 	"yurt/internal/request"
@@ -143,7 +144,7 @@ func (c *cloud) RoundTrip(r *http.Request, _ credential.Credential) (*http.Respo
 		return c.answer(c.deny, "application/json", statusBody(c.deny, "Forbidden")), nil
 	}
 	if q.Verb == request.Watch {
-		return c.watch(r.Context(), o.ResourceVersion)
+		return c.watch(r.Context(), o.ResourceVersion, o.Timeout)
 	}
 	if c.body != "" {
 		return c.answer(http.StatusOK, c.mime, []byte(c.body)), nil
@@ -191,7 +192,7 @@ func itemBody(key string, o object) []byte {
 }
 
 // watch streams what came after a version, and ends with the request.
-func (c *cloud) watch(ctx context.Context, version string) (*http.Response, error) {
+func (c *cloud) watch(ctx context.Context, version string, timeout time.Duration) (*http.Response, error) {
 	from, err := strconv.ParseUint(version, 10, 64)
 	if err != nil {
 		return nil, err
@@ -204,12 +205,12 @@ func (c *cloud) watch(ctx context.Context, version string) (*http.Response, erro
 			w.Close()
 		}()
 	} else {
-		go c.stream(ctx, w, from)
+		go c.stream(ctx, w, from, time.After(timeout))
 	}
 	return &http.Response{StatusCode: http.StatusOK, Status: "200 OK", Header: http.Header{"Content-Type": {"application/json"}}, Body: r}, nil
 }
 
-func (c *cloud) stream(ctx context.Context, w *io.PipeWriter, from uint64) {
+func (c *cloud) stream(ctx context.Context, w *io.PipeWriter, from uint64, over <-chan time.Time) {
 	defer w.Close()
 	for {
 		c.mu.Lock()
@@ -229,6 +230,8 @@ func (c *cloud) stream(ctx context.Context, w *io.PipeWriter, from uint64) {
 		}
 		select {
 		case <-wake:
+		case <-over:
+			return
 		case <-ctx.Done():
 			return
 		}

@@ -6,18 +6,25 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"yurt/internal/credential"
+	"yurt/internal/request"
 	"yurt/internal/store"
+	"yurt/internal/upstream"
 	"yurt/internal/wire"
 )
 
-// ErrUnavailable: the collection has never been complete, and the cloud can't
-// be asked now. It says nothing about what exists.
+// ErrUnavailable: the collection has never been complete, or is not any more,
+// and the cloud can't be asked now. It says nothing about what exists.
 var ErrUnavailable = errors.New("not in the replica yet, and the cloud is away")
+
+// lapsePatience is how long a read waits for a replica that was not followed
+// for a while, before it gets what was known then.
+const lapsePatience = 2 * time.Second
 
 // DeniedError is the API server's own answer to the feed of a collection: it
 // did not let this identity read it, or there is no such resource.
@@ -51,6 +58,9 @@ type meta struct {
 	Envelope wire.Envelope `json:"envelope"`
 	// Bookmark is the item of a bookmark of the API server: the shape of ours.
 	Bookmark []byte `json:"bookmark,omitempty"`
+	// Withdrawn: the API server's last word was a refusal. It outlives a
+	// restart, so that nobody reads in the dark what was taken from him.
+	Withdrawn bool `json:"withdrawn,omitempty"`
 }
 
 // Collection is the replica of one list+watch.
@@ -61,13 +71,16 @@ type Collection struct {
 	log   *slog.Logger
 
 	// feeding is held by whoever changes the table: the watch of the feed for
-	// one event, a list from its beginning to its swap. Whoever takes it finds
-	// no commit under way that is not yet visible.
+	// one event, a list from its beginning to its swap. It guards what follows.
 	feeding  gate
-	inFlight sync.WaitGroup // commits handed to the store
-	queued   uint64         // the revision of the newest of them
-	bookmark uint64         // the newest version heard of, not committed yet
-	listed   time.Time      // when the newest complete list was begun
+	inFlight <-chan struct{} // closed when the newest commit has its outcome; nil: there was none
+	queued   uint64          // the revision of the newest commit
+	bookmark uint64          // the newest version heard of, not committed yet
+	epoch    int             // how often the cloud has gone back in time
+	listed   time.Time       // when the newest complete list was begun
+
+	// failed: a commit failed since queued was read from the table.
+	failed atomic.Bool
 
 	// heard is when the feed last heard from the cloud, in Unix nanoseconds.
 	heard atomic.Int64
@@ -77,17 +90,30 @@ type Collection struct {
 	// be.
 	startAt atomic.Uint64
 
-	mu       sync.Mutex
-	meta     *meta // nil until the first list is complete
-	phase    Phase
-	since    time.Time // of phase
-	denied   *DeniedError
-	recheck  bool // denied, and somebody has asked again since
-	cred     credential.Credential
-	running  bool      // a feed runs
-	watchers int       // streams being served
-	lastUse  time.Time // by a request; streams use it all the time
-	changed  chan struct{}
+	mu     sync.Mutex
+	meta   *meta // nil until the first list is complete
+	phase  Phase
+	since  time.Time // of phase
+	denied *DeniedError
+	// recheck: denied, and somebody has asked again since.
+	recheck bool
+	// doubt is why the replica may lack something that it had: a part of the
+	// store is lost or can't be read. It is not shown as a whole until it has
+	// been listed again.
+	doubt error
+	// mustList: the feed can't go on from the replica's revision.
+	mustList bool
+	// lapsed: the cloud has not been followed since the hub's start, or since
+	// the feed was parked.
+	lapsed    bool
+	interrupt context.CancelCauseFunc // ends the feed's watch; nil between watches
+	cred      credential.Credential
+	running   bool      // a feed runs
+	watchers  int       // streams being served
+	waiting   int       // requests that wait for the feed
+	lastUse   time.Time // by a request; streams use it all the time
+	changed   chan struct{}
+	leaving   chan struct{} // closed when it has been forgotten or not; nil: it stays
 }
 
 // gate is a mutex that can be waited for with a context.
@@ -104,7 +130,7 @@ func (g gate) lock(ctx context.Context) error {
 
 func (g gate) unlock() { <-g }
 
-func newCollection(key Key, table *store.Table, set *Set) (*Collection, error) {
+func newCollection(key Key, table *store.Table, set *Set) *Collection {
 	c := &Collection{
 		Key: key, table: table, set: set,
 		log:     set.log.With("collection", key.String()),
@@ -112,22 +138,45 @@ func newCollection(key Key, table *store.Table, set *Set) (*Collection, error) {
 		lastUse: time.Now(),
 		changed: make(chan struct{}),
 		feeding: make(gate, 1),
+		lapsed:  true,
+		doubt:   table.Doubt(),
 	}
-	if raw := table.Meta(); len(raw) > 0 {
-		var m meta
-		if err := json.Unmarshal(raw, &m); err != nil {
-			return nil, fmt.Errorf("read meta of collection %s: %w", key, err)
-		}
-		c.meta = &m
+	raw := table.Meta()
+	if len(raw) == 0 {
+		return c
 	}
-	return c, nil
+	var m meta
+	if err := json.Unmarshal(raw, &m); err != nil {
+		c.log.Error("what the store says of the collection can't be read, it is listed anew", "error", err)
+		return c
+	}
+	c.meta = &m
+	if m.Withdrawn {
+		// Whoever asks makes the feed ask again: these words reach nobody.
+		c.denied, c.mustList = &DeniedError{Code: http.StatusForbidden}, true
+	}
+	return c
 }
 
-// Populated tells whether a complete list has been taken in at some time.
+// Populated tells whether a complete list has been taken in at some time, and
+// is still there.
 func (c *Collection) Populated() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.meta != nil
+	return c.wholeLocked()
+}
+
+func (c *Collection) wholeLocked() bool { return c.meta != nil && c.doubt == nil }
+
+// Covers tells whether absence from the replica proves that there is no object
+// of that name: one that is not followed proves nothing.
+func (c *Collection) Covers(resource request.Resource, namespace, name string) bool {
+	if !c.Key.Covers(resource, namespace, name) {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.wholeLocked() && c.phase != Parked && !c.mustList
 }
 
 // Revision is the version that the replica has reached.
@@ -140,6 +189,19 @@ func (c *Collection) current() (meta, bool) {
 		return meta{}, false
 	}
 	return *c.meta, true
+}
+
+// whole returns the meta of a collection that can be shown as a whole.
+func (c *Collection) whole() (meta, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.meta == nil:
+		return meta{}, ErrUnavailable
+	case c.doubt != nil:
+		return meta{}, fmt.Errorf("%w: %w", ErrUnavailable, c.doubt)
+	}
+	return *c.meta, nil
 }
 
 // stateChanged returns a channel that is closed when the collection's state
@@ -159,6 +221,10 @@ func (c *Collection) update(change func()) {
 	if c.phase != before {
 		c.since = time.Now()
 	}
+	c.signalLocked()
+}
+
+func (c *Collection) signalLocked() {
 	close(c.changed)
 	c.changed = make(chan struct{})
 }
@@ -180,28 +246,48 @@ func (c *Collection) wait(ctx context.Context, done func() (bool, error)) error 
 	}
 }
 
-// Ready returns when a complete list has been taken in, however old. Otherwise
-// the error is a *DeniedError, ErrUnavailable if the link is down, or ctx's.
+// Ready returns when a complete list has been taken in, however old; what has
+// not been followed for a while gets a moment to catch up. Otherwise the error
+// is a *DeniedError, ErrUnavailable if the link is down, or ctx's.
 func (c *Collection) Ready(ctx context.Context) error {
-	return c.wait(ctx, func() (bool, error) {
+	defer c.await()()
+	err := c.wait(ctx, func() (bool, error) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		down := c.set.down()
 		switch {
-		case c.denied != nil && (!c.recheck || down):
-			return true, c.denied
+		case c.denied != nil && (c.recheck || down):
+			return down, ErrUnavailable // what it said once is no answer for now
 		case c.denied != nil:
-			return false, nil
-		case c.meta != nil:
+			return true, c.denied
+		case c.wholeLocked():
 			return true, nil
 		}
 		return down, ErrUnavailable
 	})
+	if err != nil || !c.behind() {
+		return err
+	}
+	patience, cancel := context.WithTimeout(ctx, lapsePatience)
+	defer cancel()
+	_ = c.wait(patience, func() (bool, error) { return !c.behind(), nil }) // then it is what there is
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// behind tells whether the replica is about to catch up with the cloud.
+func (c *Collection) behind() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.lapsed && c.set.up.Link().State == upstream.Up
 }
 
 // Live returns when the feed follows the cloud, or can't because the link is
 // down; then the replica is what there is. A denial is returned.
 func (c *Collection) Live(ctx context.Context) error {
+	defer c.await()()
 	return c.wait(ctx, func() (bool, error) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -210,6 +296,19 @@ func (c *Collection) Live(ctx context.Context) error {
 		}
 		return c.phase == Watching || c.set.down(), nil
 	})
+}
+
+// await keeps the feed from being parked until the returned function is called.
+func (c *Collection) await() (done func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.waiting++
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.waiting--
+		c.lastUse = time.Now()
+	}
 }
 
 // FreshAt is when the replica was last known to be what the cloud has.
@@ -242,14 +341,18 @@ func (c *Collection) Reach(ctx context.Context, revision uint64) error {
 }
 
 // use notes that somebody asks for the collection with a credential, and
-// starts its feed if none runs.
-func (c *Collection) use(cred credential.Credential) {
+// starts its feed if none runs. It is false for a collection that is being
+// forgotten.
+func (c *Collection) use(cred credential.Credential) bool {
 	c.mu.Lock()
+	if c.leaving != nil {
+		c.mu.Unlock()
+		return false
+	}
 	c.lastUse = time.Now()
 	if recheck := c.denied != nil; c.cred != cred || recheck {
 		c.cred, c.recheck = cred, recheck
-		close(c.changed)
-		c.changed = make(chan struct{})
+		c.signalLocked()
 	}
 	start := !c.running
 	c.running = true
@@ -260,6 +363,7 @@ func (c *Collection) use(cred credential.Credential) {
 	if start {
 		c.set.startFeed(c)
 	}
+	return true
 }
 
 func (c *Collection) credential() credential.Credential {
@@ -268,14 +372,32 @@ func (c *Collection) credential() credential.Credential {
 	return c.cred
 }
 
-// deny ends the collection's use: the API server said no.
+// deny ends the collection's use: the API server said no. What is granted
+// again is listed anew.
 func (c *Collection) deny(d *DeniedError) {
-	c.update(func() { c.denied, c.recheck, c.phase = d, false, Waiting })
+	c.update(func() { c.denied, c.recheck, c.phase, c.mustList = d, false, Waiting, true })
 }
 
-// allowed notes that the API server lets the collection be read.
-func (c *Collection) allowed(phase Phase) {
-	c.update(func() { c.denied, c.recheck, c.phase = nil, false, phase })
+// distrust notes that something of the replica can't be read: it is not shown
+// as a whole until it has been listed again.
+func (c *Collection) distrust(reason error) {
+	c.update(func() {
+		if c.doubt == nil {
+			c.doubt = reason
+		}
+	})
+	c.listAgain(reason)
+}
+
+// listAgain makes the feed list the collection again, even if it is watching.
+func (c *Collection) listAgain(reason error) {
+	c.mu.Lock()
+	c.mustList = true
+	interrupt := c.interrupt
+	c.mu.Unlock()
+	if interrupt != nil {
+		interrupt(fmt.Errorf("%w: %w", errExpired, reason))
+	}
 }
 
 // Denied returns the API server's refusal, if the last word on this collection
@@ -286,15 +408,47 @@ func (c *Collection) Denied() *DeniedError {
 	return c.denied
 }
 
-// park ends the feed if nobody has used the collection for a while.
+// park ends the feed if nobody has used the collection for a while. What it
+// holds is listed again before it passes for the present.
 func (c *Collection) park() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.watchers > 0 || time.Since(c.lastUse) < c.set.linger {
+	if c.usedLocked(c.set.linger) {
 		return false
 	}
 	c.running, c.phase, c.since = false, Parked, time.Now()
+	c.lapsed, c.mustList = true, true
 	return true
+}
+
+func (c *Collection) usedLocked(lately time.Duration) bool {
+	return c.watchers > 0 || c.waiting > 0 || time.Since(c.lastUse) < lately
+}
+
+// leave tells whether the collection may be forgotten, and keeps it from being
+// used until stay or the end of leaving.
+func (c *Collection) leave() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	keep := forgetAfter
+	if c.meta == nil || c.denied != nil {
+		keep = 0 // it holds nothing, or nothing that anybody may read
+	}
+	if c.running || c.leaving != nil || c.usedLocked(keep) {
+		return false
+	}
+	c.leaving = make(chan struct{})
+	return true
+}
+
+// left lets those go on who wait for the end of leave.
+func (c *Collection) left(gone bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	close(c.leaving)
+	if !gone {
+		c.leaving = nil
+	}
 }
 
 // State is a collection as /status shows it.

@@ -6,15 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
-	"sync/atomic"
 	"time"
 
 	"yurt/internal/backoff"
+	"yurt/internal/credential"
 	"yurt/internal/store"
 	"yurt/internal/wire"
 )
@@ -37,6 +36,21 @@ const (
 	// after it has been repeated for this long.
 	denialPatience = 10 * time.Second
 
+	// relistBase and relistCap space lists that the feed has to repeat. A list
+	// may be a thousand times what a watch costs.
+	relistBase = 500 * time.Millisecond
+	relistCap  = 2 * time.Minute
+
+	// steadyAfter is how long a watch without an event must stand to count as a
+	// success.
+	steadyAfter = time.Second
+
+	// answerPatience is how long the API server may be silent when it has
+	// something to say: before an answer, in the middle of a list, after the end
+	// of the time for which a watch was asked. Pings find dead connections, not
+	// servers that hang behind a proxy.
+	answerPatience = time.Minute
+
 	// bookmarkInterval is how long a bookmark's version may wait for another
 	// commit to go with, for the flash's sake.
 	bookmarkInterval = 10 * time.Minute
@@ -53,9 +67,20 @@ var errCommit = errors.New("commit event")
 // errParked ends a feed that nobody needs.
 var errParked = errors.New("parked")
 
+// errAnew ends a watch whose events are of a time that the cloud has gone back
+// behind.
+var errAnew = errors.New("the replica has begun anew")
+
+// errSilent ends a request to which the API server says nothing.
+var errSilent = errors.New("the API server says nothing")
+
 // feed follows the cloud until nobody needs it or ctx ends.
 func (c *Collection) feed(ctx context.Context) {
-	f := &follower{Collection: c, retry: backoff.Backoff{Base: retryBase, Cap: retryCap}}
+	f := &follower{
+		Collection: c,
+		retry:      backoff.Backoff{Base: retryBase, Cap: retryCap},
+		relists:    backoff.Backoff{Base: relistBase, Cap: relistCap},
+	}
 	for ctx.Err() == nil {
 		err := f.round(ctx)
 		if errors.Is(err, errParked) {
@@ -69,15 +94,19 @@ func (c *Collection) feed(ctx context.Context) {
 type follower struct {
 	*Collection
 	retry       backoff.Backoff
-	mustList    bool
-	failed      atomic.Bool // a commit failed since the watch began
-	flushed     time.Time   // when a bookmark was last committed for its own sake
-	deniedSince time.Time   // of an uninterrupted series of denials
+	relists     backoff.Backoff       // of lists after the first
+	relisted    time.Time             // when the feed last had to list again
+	steady      bool                  // the round's watch stood, or brought something
+	used        credential.Credential // of the round
+	began       int                   // the epoch in which the watch began
+	flushed     time.Time             // when a bookmark was last committed for its own sake
+	deniedSince time.Time             // of an uninterrupted series of denials
 }
 
 // round brings the replica up to date and follows the cloud for as long as
 // one watch lasts. It returns why it ended.
 func (f *follower) round(ctx context.Context) error {
+	f.steady = false
 	if err := f.awaitUse(ctx); err != nil {
 		return err
 	}
@@ -89,55 +118,81 @@ func (f *follower) round(ctx context.Context) error {
 		return err
 	}
 	if wasDown {
-		if err := backoff.Sleep(ctx, rand.N(returnJitter)); err != nil {
+		f.retry.Reset()
+		if err := backoff.Sleep(ctx, f.set.spread(returnJitter)); err != nil {
 			return err
 		}
 	}
-	if _, populated := f.current(); !populated || f.mustList {
+	f.used = f.credential()
+	if f.needsList() {
 		f.update(func() { f.phase = Listing })
-		if err := f.list(ctx, relist); err != nil {
+		if err := f.list(ctx); err != nil {
 			return err
 		}
-		f.mustList = false
 	}
 	return f.watch(ctx)
 }
 
+func (c *Collection) needsList() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mustList || !c.wholeLocked()
+}
+
 // settle decides what follows from the end of a round, and waits before the
-// next one where that is called for.
+// next one where that is called for: whatever goes wrong, and however often,
+// the cloud is not asked in a tight loop.
 func (f *follower) settle(ctx context.Context, err error) {
-	f.update(func() {
-		if f.phase != Parked {
-			f.phase = Waiting
-		}
-	})
+	f.update(func() { f.phase = Waiting })
+	if ctx.Err() != nil {
+		return
+	}
+	if f.steady && !errors.Is(err, errCommit) {
+		f.retry.Reset()
+	}
 	var denied *DeniedError
 	switch {
-	case err == nil || ctx.Err() != nil:
-		f.retry.Reset()
+	case err == nil && f.steady:
 		return
-	case errors.Is(err, errExpired):
-		f.mustList = true
+	case errors.Is(err, errExpired), errors.Is(err, errAhead):
 		f.log.Info("the replica must be listed again", "reason", err)
+		f.listAgain(err)
+		if time.Since(f.relisted) > 2*relistCap {
+			f.relists.Reset()
+		}
+		f.relisted = time.Now()
+		f.pause(ctx, f.relists.Next())
 		return
-	case errors.Is(err, errCommit):
-		f.log.Error("the replica could not take a change in", "error", err)
 	case errors.As(err, &denied):
 		if f.believe(denied) {
 			f.deny(denied)
 			return
 		}
+	case errors.Is(err, errCommit):
+		f.log.Error("the replica could not take a change in", "error", err)
 	default:
 		f.deniedSince = time.Time{}
 		f.log.Debug("feed interrupted", "error", err)
 	}
-	_ = f.retry.Wait(ctx) // its error is ctx's, which ends the feed
+	f.pause(ctx, f.retry.Next())
 }
 
-// believe tells whether a denial is final for now.
+// pause waits, but no longer than until there is another credential, or until
+// the link is down: its return is waited for otherwise.
+func (f *follower) pause(ctx context.Context, d time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	_ = f.wait(ctx, func() (bool, error) { return f.credential() != f.used || f.set.down(), nil }) // its only error is the end of the pause
+}
+
+// believe tells whether a denial is final for now. That a token has expired
+// says nothing of the identity: the feed waits for a newer one.
 func (f *follower) believe(d *DeniedError) bool {
 	if _, populated := f.current(); !populated || f.Denied() != nil {
 		return true
+	}
+	if d.Code == http.StatusUnauthorized {
+		return false
 	}
 	if f.deniedSince.IsZero() {
 		f.deniedSince = time.Now()
@@ -147,7 +202,26 @@ func (f *follower) believe(d *DeniedError) bool {
 	}
 	f.log.Warn("the API server no longer lets this collection be read", "code", d.Code)
 	f.deniedSince = time.Time{}
+	f.withdraw()
 	return true
+}
+
+// withdraw makes a denial outlive a restart. If the store does not take it, a
+// restart in the dark forgets it.
+func (f *follower) withdraw() {
+	m, _ := f.current()
+	m.Withdrawn = true
+	raw, err := json.Marshal(m)
+	if err != nil {
+		return
+	}
+	var batch store.Batch
+	batch.SetMeta(f.table, raw)
+	f.set.store.CommitAsync(&batch, func(err error) {
+		if err != nil {
+			f.log.Error("a refusal could not be recorded", "error", err)
+		}
+	})
 }
 
 // awaitUse waits until a client asks again after a denial.
@@ -227,33 +301,64 @@ func tooLarge(s wire.Status) bool {
 }
 
 // watch follows the cloud from the replica's revision until the stream ends.
-func (f *follower) watch(ctx context.Context) error {
+func (f *follower) watch(ctx context.Context) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	if !f.interruptible(cancel) {
+		return nil // it was found wanting since it was listed
+	}
+	defer f.interruptible(nil)
 	m, _ := f.current()
 	from, err := f.resumeFrom(ctx)
 	if err != nil {
 		return err
 	}
+	silence := time.AfterFunc(answerPatience, func() { cancel(errSilent) })
+	defer silence.Stop()
+	// Spread the ends of watches, as client-go does.
+	lasts := 300*time.Second + f.set.spread(300*time.Second)
 	resp, err := f.get(ctx, url.Values{
 		"watch":               {"1"},
 		"allowWatchBookmarks": {"true"},
 		"resourceVersion":     {strconv.FormatUint(from, 10)},
-		// Spread the ends of watches, as client-go does.
-		"timeoutSeconds": {strconv.Itoa(300 + rand.IntN(300))},
+		"timeoutSeconds":      {strconv.Itoa(int(lasts.Seconds()))},
 	}, true)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
-	if encoding, ok := wire.ParseContentType(resp.Header.Get("Content-Type")); !ok || encoding != m.Encoding {
+	silence.Reset(lasts + answerPatience)
+	if encoding, ok := wire.ParseContentType(resp.Header.Get("Content-Type")); !ok {
 		return fmt.Errorf("the API server answers the watch with Content-Type %q", resp.Header.Get("Content-Type"))
+	} else if encoding != m.Encoding {
+		return fmt.Errorf("%w: the watch is in %s, the list was in %s", errExpired, encoding, m.Encoding)
 	}
-	f.allowed(Watching)
-	f.retry.Reset()
+	f.update(func() { f.phase, f.lapsed = Watching, false })
 	f.deniedSince = time.Time{}
-	defer f.inFlight.Wait()
-	decoder := wire.NewWatchDecoder(resp.Body, m.Encoding, maxObject)
+	stood := time.Now()
+	defer func() {
+		f.steady = f.steady || time.Since(stood) >= steadyAfter
+		if err != nil {
+			f.keepBookmark()
+		}
+	}()
+	return f.follow(ctx, wire.NewWatchDecoder(resp.Body, m.Encoding, maxObject), cancel)
+}
+
+// interruptible says how the watch can be ended. It is false, and does nothing,
+// if there is no use in one.
+func (c *Collection) interruptible(cancel context.CancelCauseFunc) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if cancel != nil && (c.mustList || !c.wholeLocked()) {
+		return false
+	}
+	c.interrupt = cancel
+	return true
+}
+
+// follow takes in one event after the other.
+func (f *follower) follow(ctx context.Context, decoder *wire.WatchDecoder, fail context.CancelCauseFunc) error {
 	for {
 		event, err := decoder.Next()
 		if cause := context.Cause(ctx); cause != nil {
@@ -266,9 +371,10 @@ func (f *follower) watch(ctx context.Context) error {
 			return frameError(err)
 		}
 		f.heard.Store(time.Now().UnixNano())
-		if err := f.apply(ctx, event, cancel); err != nil {
+		if err := f.apply(ctx, event, fail); err != nil {
 			return err
 		}
+		f.steady = true
 		if f.park() {
 			return errParked
 		}
@@ -292,11 +398,29 @@ func (f *follower) resumeFrom(ctx context.Context) (uint64, error) {
 		return 0, err
 	}
 	defer f.feeding.unlock()
+	if err := f.landed(ctx); err != nil {
+		return 0, err
+	}
+	f.began = f.epoch
 	f.queued = f.table.Revision()
 	if f.failed.Swap(false) {
 		f.bookmark = 0 // it may lie behind an event that was not taken
 	}
 	return max(f.queued, f.bookmark), nil
+}
+
+// landed returns when the commits that were handed to the store have their
+// outcome: the store tells them in order. Feeding must be held.
+func (c *Collection) landed(ctx context.Context) error {
+	if c.inFlight == nil {
+		return nil
+	}
+	select {
+	case <-c.inFlight:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // apply takes one event into the replica.
@@ -309,6 +433,9 @@ func (f *follower) apply(ctx context.Context, event wire.Event, fail context.Can
 		return err
 	}
 	defer f.feeding.unlock()
+	if f.began != f.epoch {
+		return errAnew
+	}
 	revision, err := strconv.ParseUint(event.ResourceVersion, 10, 64)
 	if err != nil {
 		return fmt.Errorf("%w: event with resourceVersion %q", errExpired, event.ResourceVersion)
@@ -336,14 +463,32 @@ func (f *follower) apply(ctx context.Context, event wire.Event, fail context.Can
 func (f *follower) commit(batch *store.Batch, revision uint64, fail context.CancelCauseFunc) {
 	batch.Expect(f.table, f.queued) // or a commit behind a failed one would leave a gap
 	f.queued = revision
-	f.inFlight.Add(1)
+	landed := make(chan struct{})
+	f.inFlight = landed
 	f.set.store.CommitAsync(batch, func(err error) {
-		defer f.inFlight.Done()
 		if err != nil {
 			f.failed.Store(true)
 			fail(fmt.Errorf("%w: %w", errCommit, err))
 		}
+		close(landed)
 	})
+}
+
+// keepBookmark makes the newest version durable when the watch breaks: what
+// comes next may be a power cut, and then a watch from there.
+func (f *follower) keepBookmark() {
+	select {
+	case f.feeding <- struct{}{}:
+	default:
+		return // somebody takes in a list, which is newer
+	}
+	defer f.feeding.unlock()
+	if f.began != f.epoch || f.failed.Load() || f.bookmark <= f.queued {
+		return
+	}
+	var batch store.Batch
+	batch.SetRevision(f.table, f.bookmark)
+	f.commit(&batch, f.bookmark, func(error) {})
 }
 
 // noteBookmark remembers how far the cloud has come. The version is made

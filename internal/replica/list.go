@@ -40,7 +40,8 @@ func (c *Collection) Refresh(ctx context.Context, since time.Time) error {
 	return c.listLocked(ctx, consistent)
 }
 
-func (c *Collection) list(ctx context.Context, mode listMode) error {
+// list is the feed's.
+func (c *Collection) list(ctx context.Context) error {
 	select {
 	case c.set.lists <- struct{}{}:
 		defer func() { <-c.set.lists }()
@@ -51,18 +52,27 @@ func (c *Collection) list(ctx context.Context, mode listMode) error {
 		return err
 	}
 	defer c.feeding.unlock()
-	return c.listLocked(ctx, mode)
+	if !c.needsList() {
+		return nil // somebody's Refresh has been faster
+	}
+	return c.listLocked(ctx, relist)
 }
 
 func (c *Collection) listLocked(ctx context.Context, mode listMode) error {
-	c.inFlight.Wait()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if err := c.landed(ctx); err != nil {
+		return err
+	}
 	started := time.Now()
+	silence := time.AfterFunc(answerPatience, func() { cancel(errSilent) })
+	defer silence.Stop()
 	resp, err := c.openList(ctx, mode)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
-	if err := c.takeIn(ctx, resp); err != nil {
+	if err := c.takeIn(ctx, resp.Header.Get("Content-Type"), heardReader{resp.Body, silence}); err != nil {
 		return fmt.Errorf("take in list: %w", err)
 	}
 	c.listed = started
@@ -70,15 +80,30 @@ func (c *Collection) listLocked(ctx context.Context, mode listMode) error {
 	return nil
 }
 
+// heardReader notes that the API server is not silent.
+type heardReader struct {
+	io.Reader
+	silence *time.Timer
+}
+
+func (r heardReader) Read(b []byte) (int, error) {
+	n, err := r.Reader.Read(b)
+	r.silence.Reset(answerPatience)
+	return n, err
+}
+
 func (c *Collection) openList(ctx context.Context, mode listMode) (*http.Response, error) {
 	query := url.Values{}
+	_, notWhole := c.whole()
 	_, populated := c.current()
-	switch at := c.startAt.Load(); {
-	case populated && mode == relist:
+	exact := c.startAt.Load()
+	switch {
+	case notWhole == nil && mode == relist:
 		query.Set("resourceVersion", strconv.FormatUint(c.table.Revision(), 10))
 		query.Set("resourceVersionMatch", "NotOlderThan")
-	case !populated && at > 0:
-		query.Set("resourceVersion", strconv.FormatUint(at, 10))
+	case !populated && exact > 0:
+		c.startAt.Store(0) // once: whatever goes wrong with it must not last
+		query.Set("resourceVersion", strconv.FormatUint(exact, 10))
 		query.Set("resourceVersionMatch", "Exact")
 	}
 	resp, err := c.get(ctx, query, false)
@@ -90,14 +115,14 @@ func (c *Collection) openList(ctx context.Context, mode listMode) (*http.Respons
 
 // takeIn stages the list's objects as they come and swaps them in when, and
 // only when, the list is complete.
-func (c *Collection) takeIn(ctx context.Context, resp *http.Response) error {
-	encoding, ok := wire.ParseContentType(resp.Header.Get("Content-Type"))
+func (c *Collection) takeIn(ctx context.Context, contentType string, body io.Reader) error {
+	encoding, ok := wire.ParseContentType(contentType)
 	if !ok {
-		return fmt.Errorf("answer has Content-Type %q", resp.Header.Get("Content-Type"))
+		return fmt.Errorf("answer has Content-Type %q", contentType)
 	}
 	stage := c.table.Stage()
 	defer stage.Abort()
-	list, err := wire.ReadList(resp.Body, encoding, maxObject, func(item wire.Item) error {
+	list, err := wire.ReadList(body, encoding, maxObject, func(item wire.Item) error {
 		revision, err := strconv.ParseUint(item.ResourceVersion, 10, 64)
 		if err != nil {
 			return fmt.Errorf("object %s/%s has resourceVersion %q", item.Namespace, item.Name, item.ResourceVersion)
@@ -118,24 +143,42 @@ func (c *Collection) takeIn(ctx context.Context, resp *http.Response) error {
 	if err := c.completeMeta(ctx, &m); err != nil {
 		return err
 	}
-	swap := stage.Swap
-	if before := c.table.Revision(); revision < before {
-		// etcd was restored from a backup. Versions that clients know mean
-		// nothing any more: their watches end with 410 and they list again.
-		c.log.Error("the API server has gone back in time, the replica starts anew; clients that cache objects (kubelet) may need a restart",
-			"replica", before, "server", revision)
-		swap = stage.Reset
-	}
 	raw, err := json.Marshal(m)
 	if err != nil {
 		return err
+	}
+	before := c.table.Revision()
+	old, populated := c.current()
+	swap := stage.Swap
+	if revision < before || populated && old.Encoding != m.Encoding {
+		// Running watches end with 410, and their clients list again: what
+		// they know means nothing any more, or would go on in another encoding.
+		swap = stage.Reset
+		c.epoch++
 	}
 	if _, err := swap(ctx, revision, raw); err != nil {
 		return err
 	}
 	c.queued, c.bookmark = revision, revision
-	c.update(func() { c.meta, c.denied, c.recheck = &m, nil, false })
+	c.update(func() {
+		c.meta, c.denied, c.recheck, c.doubt, c.mustList, c.lapsed = &m, nil, false, nil, false, false
+	})
+	if revision < before {
+		c.wentBack(before, revision)
+	}
 	return nil
+}
+
+// wentBack tells that etcd was restored from a backup. The API server shows it
+// to a list only: a watch from a version that is yet to come is quiet, perhaps
+// for days. So every collection lists again when one of the core API has
+// noticed; other API servers may count as they please.
+func (c *Collection) wentBack(before, revision uint64) {
+	c.log.Error("the API server has gone back in time, the replica starts anew; clients that cache objects (kubelet) may need a restart",
+		"replica", before, "server", revision)
+	if c.Resource.Group == "" {
+		c.set.listAllAgain(c, errAhead)
+	}
 }
 
 // completeMeta fills in what the list did not tell: the kind of the items of an

@@ -34,8 +34,8 @@ func TestReplica(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := &world{t: t, dir: t.TempDir(), cloud: newCloud(), watches: map[string]*client{}}
 			w.start()
+			defer w.stop()
 			datadriven.RunTest(t, path, w.command)
-			w.stop()
 		})
 	})
 }
@@ -46,8 +46,7 @@ type world struct {
 	cloud   *cloud
 	store   *store.Store
 	set     *Set
-	cancel  context.CancelFunc
-	running sync.WaitGroup
+	stopAll []func() // in this order
 	watches map[string]*client
 }
 
@@ -62,10 +61,19 @@ func (w *world) start() {
 	if w.set, err = Open(w.store, w.cloud, log); err != nil {
 		w.t.Fatal(err)
 	}
+	w.set.spread = func(most time.Duration) time.Duration { return most / 2 }
+	w.stopAll = []func(){run(w.set.Run), run(w.store.Run)} // the store outlives those who commit to it
+}
+
+// run starts something that runs, and returns what stops it.
+func run(what func(context.Context) error) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
-	w.cancel = cancel
-	w.running.Go(func() { _ = w.store.Run(ctx) })
-	w.running.Go(func() { _ = w.set.Run(ctx) })
+	var running sync.WaitGroup
+	running.Go(func() { _ = what(ctx) })
+	return func() {
+		cancel()
+		running.Wait()
+	}
 }
 
 func (w *world) stop() {
@@ -74,14 +82,22 @@ func (w *world) stop() {
 		<-c.done
 		delete(w.watches, name)
 	}
-	w.cancel()
-	w.running.Wait()
+	for _, stop := range w.stopAll {
+		stop()
+	}
 	if err := w.store.Close(); err != nil {
 		w.t.Error(err)
 	}
 	w.cloud.mu.Lock()
 	w.cloud.breakStreams(errors.New("the end"))
 	w.cloud.mu.Unlock()
+	synctest.Wait()
+}
+
+// rest waits until nothing happens any more. The store gathers events for a few
+// milliseconds before it writes them.
+func rest() {
+	time.Sleep(10 * time.Millisecond)
 	synctest.Wait()
 }
 
@@ -125,7 +141,7 @@ func (w *world) command(t *testing.T, d *datadriven.TestData) string {
 	case "cloud":
 		for line := range strings.Lines(d.Input) {
 			w.cloudCommand(strings.Fields(line))
-			synctest.Wait()
+			rest()
 		}
 	case "sleep":
 		wait, err := time.ParseDuration(arg("for"))
@@ -152,7 +168,7 @@ func (w *world) command(t *testing.T, d *datadriven.TestData) string {
 	default:
 		t.Fatalf("no command %s", d.Cmd)
 	}
-	synctest.Wait()
+	rest()
 	for _, name := range []string{"a", "b"} {
 		c := w.watches[name]
 		if c == nil {

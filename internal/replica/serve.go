@@ -27,9 +27,9 @@ const (
 
 // List answers a list with the whole collection at its current revision.
 func (c *Collection) List(w http.ResponseWriter) error {
-	m, ok := c.current()
-	if !ok {
-		return ErrUnavailable
+	m, err := c.whole()
+	if err != nil {
+		return err
 	}
 	view := c.table.View()
 	defer view.Release()
@@ -46,6 +46,9 @@ func (c *Collection) List(w http.ResponseWriter) error {
 	paced := &pacedWriter{w: w, control: http.NewResponseController(w)}
 	out := wire.NewListWriter(paced, m.Encoding, m.Envelope, listMeta, items)
 	for record, err := range view.Records("") {
+		if err != nil {
+			c.distrust(err)
+		}
 		if err != nil && !paced.begun {
 			w.Header().Del("Content-Length")
 			return err // nothing has been promised yet
@@ -102,6 +105,7 @@ func (c *Collection) Get(namespace, name string) (object Object, at uint64, ok b
 	defer view.Release()
 	record, ok, err := view.Get(rowKey(namespace, name))
 	if err != nil {
+		c.distrust(err)
 		return Object{}, 0, false, err
 	}
 	if !ok {
@@ -117,12 +121,12 @@ func (c *Collection) Get(namespace, name string) (object Object, at uint64, ok b
 // Watch serves a watch until its time is over, the client is gone, too slow,
 // or behind the history, or ctx ends.
 func (c *Collection) Watch(ctx context.Context, w http.ResponseWriter, o request.Options) error {
-	m, ok := c.current()
-	if !ok {
-		return ErrUnavailable
+	m, err := c.whole()
+	if err != nil {
+		return err
 	}
-	c.update(func() { c.watchers++ })
-	defer c.update(func() { c.watchers--; c.lastUse = time.Now() })
+	c.attend(1)
+	defer c.attend(-1)
 
 	timeout := o.Timeout
 	if timeout <= 0 {
@@ -138,6 +142,14 @@ func (c *Collection) Watch(ctx context.Context, w http.ResponseWriter, o request
 		return s.end(err)
 	}
 	return s.end(s.follow(ctx))
+}
+
+// attend counts the streams. Nobody waits for their number.
+func (c *Collection) attend(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.watchers += n
+	c.lastUse = time.Now()
 }
 
 // stream is one watch being served.
@@ -158,6 +170,12 @@ type stream struct {
 func (s *stream) begin(o request.Options) error {
 	if initial(o) {
 		return s.sendInitial(o.SendInitialEvents != nil && *o.SendInitialEvents && o.AllowWatchBookmarks)
+	}
+	if o.ResourceVersion == "" || o.ResourceVersion == "0" { // without initial events: from now on
+		view := s.c.table.View()
+		defer view.Release()
+		s.cursor, s.sent = view.Cursor(), view.Revision()
+		return s.flush()
 	}
 	from, err := strconv.ParseUint(o.ResourceVersion, 10, 64)
 	if err != nil {
@@ -182,6 +200,7 @@ func (s *stream) sendInitial(mark bool) error {
 	defer view.Release()
 	for record, err := range view.Records("") {
 		if err != nil {
+			s.c.distrust(err)
 			return err
 		}
 		if err := s.event(wire.Added, record.Value); err != nil {
@@ -203,7 +222,7 @@ func (s *stream) follow(ctx context.Context) error {
 		changed, state := s.c.table.Changed(), s.c.stateChanged()
 		events, err := s.cursor.Next(eventsAtOnce)
 		if err != nil {
-			return err
+			return s.lost(err)
 		}
 		for _, e := range events {
 			if e.Revision <= s.after {
@@ -229,6 +248,7 @@ func (s *stream) follow(ctx context.Context) error {
 		if d := s.c.Denied(); d != nil {
 			return d
 		}
+		s.buf = nil // a watcher that waits holds no memory
 		select {
 		case <-changed:
 		case <-state:
@@ -236,6 +256,19 @@ func (s *stream) follow(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// lost tells why the cursor can't go on. A change that can't be read is as good
+// as one that the history has dropped.
+func (s *stream) lost(err error) error {
+	var damaged *store.DamagedError
+	if !errors.As(err, &damaged) {
+		return err
+	}
+	if _, _, live := s.c.table.Get(damaged.Key); live != nil {
+		s.c.distrust(live)
+	}
+	return fmt.Errorf("%w: %w", store.ErrExpired, err)
 }
 
 // change sends an event of the history. One that a relist has found shows a
@@ -276,8 +309,10 @@ func (s *stream) bookmark(revision uint64, initialEventsEnd bool) error {
 	return err
 }
 
+// flush sends what is buffered. The deadline is for this write alone: over
+// HTTP/2 one that passes resets the stream, even if nothing is being written.
 func (s *stream) flush() error {
-	if err := s.control.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+	if err := s.deadline(time.Now().Add(writeTimeout)); err != nil {
 		return err
 	}
 	if len(s.buf) > 0 {
@@ -286,10 +321,17 @@ func (s *stream) flush() error {
 		}
 		s.buf = s.buf[:0]
 	}
-	if cap(s.buf) > 2*flushAt {
-		s.buf = nil // one large object must not stay with every watcher
+	if err := s.control.Flush(); err != nil {
+		return err
 	}
-	return s.control.Flush()
+	return s.deadline(time.Time{})
+}
+
+func (s *stream) deadline(at time.Time) error {
+	if err := s.control.SetWriteDeadline(at); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	return nil
 }
 
 // end tells the client why the stream ends, where there is something to tell.
@@ -298,7 +340,7 @@ func (s *stream) end(err error) error {
 	if err == nil {
 		return nil
 	}
-	status := wire.Status{Code: http.StatusInternalServerError, Reason: "InternalError", Message: err.Error()}
+	var status wire.Status
 	var denied *DeniedError
 	switch {
 	case errors.Is(err, store.ErrExpired):
@@ -306,6 +348,7 @@ func (s *stream) end(err error) error {
 	case errors.As(err, &denied):
 		return abort(err) // the client asks again, and gets the API server's own words
 	case errors.Is(err, store.ErrDamaged):
+		status = wire.Status{Code: http.StatusServiceUnavailable, Reason: "ServiceUnavailable", Message: err.Error()}
 	default:
 		return abort(err)
 	}

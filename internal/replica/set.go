@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"net/http"
 	"slices"
 	"strings"
@@ -47,6 +48,12 @@ const (
 	// that restarts finds its collection as fresh as it left it.
 	defaultLinger = 15 * time.Minute
 
+	// forgetAfter is how long a collection stays after its last client, while
+	// the cloud is there: a day that nobody missed it for. In the dark nothing
+	// is forgotten.
+	forgetAfter    = 24 * time.Hour
+	forgetInterval = time.Hour
+
 	// listSlots is how many feeds take in a list at a time. Lists are what
 	// costs memory and the link's capacity.
 	listSlots = 4
@@ -58,6 +65,7 @@ type Set struct {
 	up     Upstream
 	log    *slog.Logger
 	linger time.Duration
+	spread func(most time.Duration) time.Duration // draws a time to wait
 
 	lists  chan struct{} // holds a token per list being taken in
 	starts chan *Collection
@@ -71,7 +79,7 @@ type Set struct {
 // readable at once; their feeds start when somebody asks for them.
 func Open(st *store.Store, up Upstream, log *slog.Logger) (*Set, error) {
 	s := &Set{
-		store: st, up: up, log: log, linger: defaultLinger,
+		store: st, up: up, log: log, linger: defaultLinger, spread: rand.N[time.Duration],
 		lists:       make(chan struct{}, listSlots),
 		starts:      make(chan *Collection),
 		ended:       make(chan struct{}),
@@ -99,6 +107,7 @@ func (s *Set) Run(ctx context.Context) error {
 	var feeds sync.WaitGroup
 	defer feeds.Wait()
 	defer close(s.ended)
+	feeds.Go(func() { s.forgetAll(ctx) })
 	for {
 		select {
 		case c := <-s.starts:
@@ -127,10 +136,7 @@ func (s *Set) open(key Key) (*Collection, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open collection %s: %w", key, err)
 	}
-	c, err := newCollection(key, table, s)
-	if err != nil {
-		return nil, err
-	}
+	c := newCollection(key, table, s)
 	s.collections[key] = c
 	return c, nil
 }
@@ -139,13 +145,65 @@ func (s *Set) open(key Key) (*Collection, error) {
 // now on. If it is new and startAt is not 0, its history begins at that version
 // if the API server still has it.
 func (s *Set) Use(key Key, cred credential.Credential, startAt uint64) (*Collection, error) {
-	c, err := s.open(key)
-	if err != nil {
-		return nil, err
+	for {
+		c, err := s.open(key)
+		if err != nil {
+			return nil, err
+		}
+		c.startAt.CompareAndSwap(0, startAt)
+		if c.use(cred) {
+			return c, nil
+		}
+		c.mu.Lock()
+		leaving := c.leaving
+		c.mu.Unlock()
+		if leaving != nil {
+			<-leaving // for as long as one commit takes
+		}
 	}
-	c.startAt.CompareAndSwap(0, startAt)
-	c.use(cred)
-	return c, nil
+}
+
+// forgetAll drops what nobody has asked for in a long time, now and then.
+func (s *Set) forgetAll(ctx context.Context) {
+	tick := time.NewTicker(forgetInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		for _, c := range s.All() {
+			if s.up.Link().State != upstream.Up || ctx.Err() != nil {
+				break
+			}
+			if c.leave() {
+				s.forget(c)
+			}
+		}
+	}
+}
+
+func (s *Set) forget(c *Collection) {
+	// It ends with the store, not with ctx: the outcome must be known.
+	err := s.store.Drop(context.Background(), c.table.Name())
+	if err != nil {
+		s.log.Warn("a collection that nobody uses could not be dropped", "collection", c.Key.String(), "error", err)
+	} else {
+		s.mu.Lock()
+		delete(s.collections, c.Key)
+		s.mu.Unlock()
+	}
+	c.left(err == nil)
+}
+
+// listAllAgain makes every other collection be listed again.
+func (s *Set) listAllAgain(except *Collection, reason error) {
+	for _, c := range s.All() {
+		if c != except {
+			c.listAgain(reason)
+		}
+	}
 }
 
 // Lookup returns the collection of key if there is one.
@@ -172,7 +230,10 @@ func (s *Set) Holding(identity credential.Identity, resource request.Resource, n
 	defer s.mu.Unlock()
 	var holding []*Collection
 	for key, c := range s.collections {
-		if key.Identity == identity && key.Resource == resource && (key.Namespace == "" || key.Namespace == namespace) && c.Populated() && c.Denied() == nil {
+		if key.Identity != identity || key.Resource != resource || key.Namespace != "" && key.Namespace != namespace {
+			continue
+		}
+		if _, populated := c.current(); populated && c.Denied() == nil {
 			holding = append(holding, c)
 		}
 	}
