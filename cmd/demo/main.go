@@ -16,6 +16,7 @@ import (
 
 	"yurt/internal/playground/binaries"
 	"yurt/internal/playground/cluster"
+	"yurt/internal/playground/host"
 )
 
 func main() {
@@ -47,6 +48,9 @@ func command() *cobra.Command {
 }
 
 func run(ctx context.Context, keep bool) (err error) {
+	if err := host.Check(); err != nil {
+		return fmt.Errorf("%w; run it again as root: sudo --preserve-env=PATH,HOME make demo", err)
+	}
 	b := &board{w: os.Stdout, color: terminal(os.Stdout) && os.Getenv("NO_COLOR") == "", start: time.Now()}
 	b.title()
 	c, err := cluster.Up(ctx, cluster.Config{

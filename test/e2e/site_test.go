@@ -12,7 +12,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"os"
 	"slices"
@@ -25,6 +24,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"yurt/internal/adminapi"
+	"yurt/internal/playground/binaries"
 	"yurt/internal/playground/cluster"
 	"yurt/internal/playground/component"
 	"yurt/internal/playground/scenario"
@@ -56,10 +56,11 @@ func run(m *testing.M) int {
 	defer cancel()
 	s, err := up(ctx)
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "e2e:", err)
 		if os.Geteuid() != 0 && os.Getenv("CI") != "true" {
+			fmt.Fprintln(os.Stderr, "e2e: left out:", err)
 			return 0
 		}
+		fmt.Fprintln(os.Stderr, "e2e:", err)
 		return 1
 	}
 	shared = s
@@ -81,7 +82,7 @@ func up(ctx context.Context) (*site, error) {
 			{Name: "edge", Hub: true, HubArgs: []string{"--log-level=debug"}},
 			{Name: "bare"},
 		},
-		Log: slog.New(slog.DiscardHandler),
+		Progress: &binaries.Progress{Out: os.Stderr},
 	})
 	if err != nil {
 		return nil, err
