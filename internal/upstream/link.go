@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"slices"
 	"time"
 )
 
@@ -77,14 +78,19 @@ func (p *Pool) WaitKnown(ctx context.Context) {
 	}
 }
 
-// settle derives the link from the servers' health and announces a change.
+// settle derives the link from the servers' health and announces a change. It
+// looks at them under the lock: of two that settle at the same time, the later
+// one must not go by what it saw earlier.
 func (p *Pool) settle(reason string) {
-	state := Down
-	if p.pick() != nil {
-		state, reason = Up, ""
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	state := Down
+	switch {
+	case p.pick() != nil:
+		state, reason = Up, ""
+	case p.link.State == Connecting && slices.ContainsFunc(p.servers, (*server).untried):
+		return // one that refuses says nothing of the next
+	}
 	if p.link.State == state {
 		return
 	}

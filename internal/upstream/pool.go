@@ -134,15 +134,20 @@ func (p *Pool) roundTripTo(s *server, r *http.Request, cred credential.Credentia
 	if token != "" {
 		out.Header.Set("Authorization", "Bearer "+token)
 	}
+	started := time.Now()
 	resp, err := transport.RoundTrip(out)
 	if err != nil {
 		if r.Context().Err() != nil {
 			return nil, context.Cause(r.Context())
 		}
-		p.failed(s, err)
+		p.broke(s, err)
 		return nil, &UnreachableError{Server: out.URL.Host, Err: err}
 	}
-	p.alive(s)
+	if fromBetween(resp) {
+		p.suspect(s)
+		return resp, nil
+	}
+	p.answered(s, started)
 	if resp.StatusCode != http.StatusSwitchingProtocols {
 		resp.Body = &watchedBody{ReadCloser: resp.Body, ctx: r.Context(), pool: p, server: s}
 	}
@@ -153,9 +158,13 @@ func (p *Pool) roundTripTo(s *server, r *http.Request, cred credential.Credentia
 // probed at once, and the link is declared down if they don't answer.
 func (p *Pool) Suspect() {
 	for _, s := range p.servers {
-		s.doubt()
-		s.wake()
+		p.suspect(s)
 	}
+}
+
+func (p *Pool) suspect(s *server) {
+	s.doubt()
+	s.wake()
 }
 
 // pick returns the first server that is up, or nil.
@@ -172,20 +181,23 @@ func (p *Pool) pick() *server {
 // its certificate by renaming, which a content comparison sees whatever the
 // file system.
 func (p *Pool) followKubeconfig(ctx context.Context) error {
-	current, err := credential.LoadKubeconfig(p.cfg.Kubeconfig)
+	complaint := ""
 	for {
 		if err := backoff.Sleep(ctx, kubeconfigInterval); err != nil {
 			return err
 		}
-		var next *credential.Kubeconfig
-		if next, err = credential.LoadKubeconfig(p.cfg.Kubeconfig); err != nil {
-			p.log.Warn("kubeconfig is unreadable, the last good one stays in use", "error", err)
+		next, err := credential.LoadKubeconfig(p.cfg.Kubeconfig)
+		if err != nil {
+			if err.Error() != complaint { // it may stay like that for days
+				complaint = err.Error()
+				p.log.Warn("kubeconfig is unreadable, the last good one stays in use", "error", err)
+			}
 			continue
 		}
-		if current != nil && next.Same(current) {
+		complaint = ""
+		if next.Same(p.conns.Load().from) {
 			continue
 		}
-		current = next
 		if len(p.cfg.Servers) == 0 {
 			p.servers[0].moveTo(next.Server)
 		}

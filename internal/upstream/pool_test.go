@@ -32,11 +32,13 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// cloud is an API server behind a wire that can be cut silently.
+// cloud is an API server behind a cable that can be cut silently.
 type cloud struct {
 	*httptest.Server
-	wire  *wire
-	ready atomic.Bool
+	cable  *cable
+	ready  atomic.Bool
+	broken atomic.Bool // a load balancer answers in its place
+	probes atomic.Int32
 }
 
 func newCloud(t *testing.T) *cloud {
@@ -45,6 +47,7 @@ func newCloud(t *testing.T) *cloud {
 	c.ready.Store(true)
 	mux := http.NewServeMux()
 	mux.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) {
+		c.probes.Add(1)
 		if !c.ready.Load() {
 			http.Error(w, "not ready", http.StatusInternalServerError)
 		}
@@ -56,22 +59,25 @@ func newCloud(t *testing.T) *cloud {
 		}
 		fmt.Fprintf(w, "%s token=%q proto=%d", name, r.Header.Get("Authorization"), r.ProtoMajor)
 	})
+	mux.HandleFunc("/name", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, c.Listener.Addr())
+	})
 	mux.HandleFunc("/watch", func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusOK)
 		_ = http.NewResponseController(w).Flush()
 		<-r.Context().Done()
 	})
-	c.Server = httptest.NewUnstartedServer(mux)
+	c.Server = httptest.NewUnstartedServer(c.between(mux))
 	c.EnableHTTP2 = true
 	c.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
 	c.StartTLS()
 	t.Cleanup(c.Close)
-	c.wire = newWire(t, c.Listener.Addr().String())
+	c.cable = newCable(t, c.Listener.Addr().String())
 	return c
 }
 
-// wire is a TCP proxy that can stop carrying without closing anything.
-type wire struct {
+// cable is a TCP proxy that can stop carrying without closing anything.
+type cable struct {
 	net.Listener
 	dead atomic.Bool
 	wg   sync.WaitGroup
@@ -79,13 +85,13 @@ type wire struct {
 	open []net.Conn
 }
 
-func newWire(t *testing.T, to string) *wire {
+func newCable(t *testing.T, to string) *cable {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &wire{Listener: l}
+	w := &cable{Listener: l}
 	w.wg.Go(func() {
 		for {
 			in, err := l.Accept()
@@ -108,7 +114,7 @@ func newWire(t *testing.T, to string) *wire {
 	return w
 }
 
-func (w *wire) carry(dst, src net.Conn) {
+func (w *cable) carry(dst, src net.Conn) {
 	defer dst.Close()
 	buf := make([]byte, 32<<10)
 	for {
@@ -125,7 +131,7 @@ func (w *wire) carry(dst, src net.Conn) {
 	}
 }
 
-func (w *wire) close() {
+func (w *cable) close() {
 	w.Close()
 	w.mu.Lock()
 	for _, c := range w.open {
@@ -135,33 +141,17 @@ func (w *wire) close() {
 	w.wg.Wait()
 }
 
-// newPool runs a pool whose kubeconfig leads to the cloud's wire as edge.
+// newPool runs a pool whose kubeconfig leads to the cloud's cable as edge.
 func newPool(t *testing.T, c *cloud) (*Pool, string) {
 	t.Helper()
 	dir := t.TempDir()
-	writeClient(t, dir, "edge")
-	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate().Raw})
-	write(t, filepath.Join(dir, "ca.pem"), ca)
-	path := filepath.Join(dir, "kubeconfig")
-	write(t, path, fmt.Appendf(nil, `
-current-context: c
-clusters: [{name: k, cluster: {server: "https://%s", certificate-authority: ca.pem, tls-server-name: example.com}}]
-users: [{name: u, user: {client-certificate: client.pem, client-key: client.pem}}]
-contexts: [{name: c, context: {cluster: k, user: u}}]`, c.wire.Addr()))
-	p, err := New(Config{Kubeconfig: path, Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- p.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("Run: %v", err)
-		}
-	})
-	return p, dir
+	writeKubeconfig(t, dir, c, c.cable.Addr().String())
+	return start(t, Config{Kubeconfig: filepath.Join(dir, "kubeconfig"), Logger: slog.New(slog.DiscardHandler)}), dir
+}
+
+func writeCA(t *testing.T, dir string, c *cloud) {
+	t.Helper()
+	write(t, filepath.Join(dir, "ca.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate().Raw}))
 }
 
 func write(t *testing.T, path string, data []byte) {
@@ -221,6 +211,7 @@ func waitState(t *testing.T, p *Pool, want State, within time.Duration) time.Dur
 // One connection never carries two identities: the node's certificate and a
 // client's token do not meet.
 func TestCertificateAndTokenNeverShareAConnection(t *testing.T) {
+	t.Parallel()
 	p, _ := newPool(t, newCloud(t))
 	waitState(t, p, Up, 5*time.Second)
 	for _, tc := range []struct {
@@ -239,6 +230,7 @@ func TestCertificateAndTokenNeverShareAConnection(t *testing.T) {
 }
 
 func TestDownIsAnsweredAtOnceAndEndsByItself(t *testing.T) {
+	t.Parallel()
 	c := newCloud(t)
 	p, _ := newPool(t, c)
 	waitState(t, p, Up, 5*time.Second)
@@ -262,6 +254,7 @@ func TestDownIsAnsweredAtOnceAndEndsByItself(t *testing.T) {
 // A half-open connection carries nothing and says nothing. A watch on it must
 // not wait for TCP to find out.
 func TestBlackHoleIsNoticed(t *testing.T) {
+	t.Parallel()
 	c := newCloud(t)
 	p, _ := newPool(t, c)
 	waitState(t, p, Up, 5*time.Second)
@@ -271,18 +264,19 @@ func TestBlackHoleIsNoticed(t *testing.T) {
 		watch <- err
 	}()
 	time.Sleep(200 * time.Millisecond) // the watch stands
-	c.wire.dead.Store(true)
+	c.cable.dead.Store(true)
 	if took := waitState(t, p, Down, 6*time.Second); took > pingAfter+pingTimeout+time.Second {
 		t.Errorf("noticed after %v, want about %v", took, pingAfter+pingTimeout)
 	}
 	if err := <-watch; err == nil {
 		t.Error("the watch ended without an error")
 	}
-	c.wire.dead.Store(false)
+	c.cable.dead.Store(false)
 	waitState(t, p, Up, 5*time.Second)
 }
 
 func TestRotatedCertificateIsUsed(t *testing.T) {
+	t.Parallel()
 	p, dir := newPool(t, newCloud(t))
 	waitState(t, p, Up, 5*time.Second)
 	writeClient(t, dir, "edge-rotated")
@@ -304,6 +298,7 @@ func TestRotatedCertificateIsUsed(t *testing.T) {
 
 // A caller that gives up says nothing about the link.
 func TestCancelledRequestDoesNotTakeTheLinkDown(t *testing.T) {
+	t.Parallel()
 	p, _ := newPool(t, newCloud(t))
 	waitState(t, p, Up, 5*time.Second)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)

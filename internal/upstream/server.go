@@ -2,9 +2,11 @@ package upstream
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -13,6 +15,7 @@ import (
 
 	"yurt/internal/backoff"
 	"yurt/internal/credential"
+	"yurt/internal/wire"
 )
 
 const (
@@ -51,6 +54,7 @@ type server struct {
 	health health
 	heard  time.Time // when it last answered or sent a byte
 	doubts time.Time // since when it is doubted
+	failed time.Time // when it was last found failing
 }
 
 func newServer(u *url.URL) *server {
@@ -76,6 +80,12 @@ func (s *server) certain() bool {
 	return s.health == healthy
 }
 
+func (s *server) untried() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.health == unknown
+}
+
 func (s *server) doubt() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -96,34 +106,87 @@ func (s *server) host() string {
 	return s.url.Host
 }
 
-// alive notes that the server has just been heard.
-func (p *Pool) alive(s *server) {
+// answered notes an answer to a request that was sent at a time. One that was
+// under way when the server failed does not make it well.
+func (p *Pool) answered(s *server, sent time.Time) {
 	s.mu.Lock()
 	was := s.health
+	late := was == failing && sent.Before(s.failed)
 	s.heard = time.Now()
-	s.health = healthy
+	if !late {
+		s.health = healthy
+	}
 	s.mu.Unlock()
-	if was == unknown || was == failing {
+	if !late && (was == unknown || was == failing) {
 		p.settle("")
 	}
 }
 
-// failed notes that a connection could not be made or broke before an answer.
-func (p *Pool) failed(s *server, err error) {
+// sent notes that a byte of an answer has come. It may have been waiting in a
+// buffer since before the server failed: only answers and probes end that.
+func (s *server) sent() {
 	s.mu.Lock()
-	s.health = failing
-	s.mu.Unlock()
-	p.settle(reasonOf(err))
-	s.wake()
+	defer s.mu.Unlock()
+	s.heard = time.Now()
+	if s.health == doubted {
+		s.health = healthy
+	}
 }
 
-// watchServer probes s whenever it is not certain to be up.
+// broke notes that a request got no answer. A connection that can't be made
+// speaks for itself. One that breaks may be one of many, and its end an API
+// server's orderly restart behind a balancer: a probe decides.
+func (p *Pool) broke(s *server, err error) {
+	if !unreachable(err) {
+		p.suspect(s)
+		return
+	}
+	p.fail(s, err)
+}
+
+func unreachable(err error) bool {
+	var op *net.OpError
+	var untrusted *tls.CertificateVerificationError
+	return errors.As(err, &op) && op.Op == "dial" || errors.As(err, &untrusted) || lostPing(err)
+}
+
+// lostPing: the connection was given up because a ping was not answered.
+func lostPing(err error) bool { return strings.Contains(err.Error(), "client connection lost") }
+
+func (p *Pool) fail(s *server, err error) {
+	s.mu.Lock()
+	was := s.health
+	s.health, s.failed = failing, time.Now()
+	s.mu.Unlock()
+	p.settle(reasonOf(err))
+	if was != failing {
+		s.wake() // or the next probe follows on the last one's heels
+	}
+}
+
+// fromBetween tells whether something on the way answered in the API server's
+// place: a load balancer that finds none.
+func fromBetween(resp *http.Response) bool {
+	switch resp.StatusCode {
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		_, known := wire.ParseContentType(resp.Header.Get("Content-Type"))
+		return !known
+	}
+	return false
+}
+
+// watchServer probes s whenever it is not certain to be up. Whoever makes it
+// uncertain wakes it.
 func (p *Pool) watchServer(ctx context.Context, s *server) error {
 	var probes sync.WaitGroup
 	defer probes.Wait()
 	slots := make(chan struct{}, maxProbes)
+	tick := time.NewTicker(probeInterval)
+	defer tick.Stop()
 	for {
+		var next <-chan time.Time // none while the server is certain to be up: then it is woken
 		if !s.certain() {
+			next = tick.C
 			select {
 			case slots <- struct{}{}:
 				probes.Go(func() {
@@ -133,16 +196,13 @@ func (p *Pool) watchServer(ctx context.Context, s *server) error {
 			default:
 			}
 		}
-		t := time.NewTimer(probeInterval)
 		select {
-		case <-t.C:
+		case <-next:
 		case <-s.kick:
-			t.Stop()
 			if err := backoff.Sleep(ctx, 10*time.Millisecond); err != nil { // coalesce a burst of failures
 				return err
 			}
 		case <-ctx.Done():
-			t.Stop()
 			return ctx.Err()
 		}
 		p.judge(s)
@@ -155,7 +215,7 @@ func (p *Pool) judge(s *server) {
 	s.mu.Lock()
 	doomed := s.health == doubted && time.Since(s.doubts) >= doubtTimeout && s.heard.Before(s.doubts)
 	if doomed {
-		s.health = failing
+		s.health, s.failed = failing, time.Now()
 	}
 	s.mu.Unlock()
 	if doomed {
@@ -163,8 +223,8 @@ func (p *Pool) judge(s *server) {
 	}
 }
 
-// probe asks /readyz. Its success makes the server healthy; its failure counts
-// only if nothing else was heard from the server meanwhile.
+// probe asks /readyz. Its success makes the server healthy. Silence counts only
+// if nothing else was heard from the server meanwhile.
 func (p *Pool) probe(ctx context.Context, s *server) {
 	started := time.Now()
 	probeCtx, cancel := context.WithTimeout(ctx, probeTimeout)
@@ -175,16 +235,14 @@ func (p *Pool) probe(ctx context.Context, s *server) {
 	}
 	s.mu.Lock()
 	heard := s.heard.After(started)
-	if !heard {
-		s.health = failing
-	}
 	s.mu.Unlock()
-	if !heard {
-		p.settle(reasonOf(err))
+	if !heard || errors.Is(err, errNotReady) {
+		p.fail(s, err)
 	}
 }
 
 func (p *Pool) ask(ctx context.Context, s *server) error {
+	sent := time.Now()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "/readyz", http.NoBody)
 	if err != nil {
 		return err
@@ -202,11 +260,14 @@ func (p *Pool) ask(ctx context.Context, s *server) error {
 	// for /readyz.
 	switch resp.StatusCode {
 	case http.StatusOK, http.StatusUnauthorized, http.StatusForbidden:
-		p.alive(s)
+		p.answered(s, sent)
 		return nil
 	}
-	return fmt.Errorf("/readyz answers %s", resp.Status)
+	return fmt.Errorf("%w: /readyz answers %s", errNotReady, resp.Status)
 }
+
+// errNotReady: the server says itself that it should not be used.
+var errNotReady = errors.New("not ready")
 
 // reasonOf words an error for a person: without the addresses and the layers
 // that differ from one occurrence to the next.
@@ -238,14 +299,9 @@ func (b *watchedBody) Read(buf []byte) (int, error) {
 	n, err := b.ReadCloser.Read(buf)
 	switch {
 	case n > 0:
-		b.pool.alive(b.server)
+		b.server.sent()
 	case err != nil && !errors.Is(err, io.EOF) && b.ctx.Err() == nil:
-		if strings.Contains(err.Error(), "client connection lost") { // no answer to a ping
-			b.pool.failed(b.server, err)
-		} else {
-			b.server.doubt()
-			b.server.wake()
-		}
+		b.pool.broke(b.server, err)
 	}
 	return n, err
 }

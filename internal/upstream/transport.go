@@ -25,6 +25,7 @@ const (
 
 // connections are the transports that one reading of the kubeconfig gives.
 type connections struct {
+	from      *credential.Kubeconfig
 	node      pair // present the hub's client certificate
 	bearer    pair // present none, and carry a client's token
 	nodeToken string
@@ -36,6 +37,7 @@ type pair struct{ http2, upgrade *http.Transport }
 
 func newConnections(k *credential.Kubeconfig, bytes *byteCount) *connections {
 	c := &connections{
+		from:   k,
 		bearer: newPair(k, nil, bytes),
 		node:   newPair(k, k.Certificate(), bytes),
 		ca:     k.CA,
