@@ -252,12 +252,12 @@ func TestCompactionUnderFaults(t *testing.T) {
 	for _, p := range []failpoint.Name{
 		failpoint.StoreCompactMove, failpoint.StoreBeforeRetire, failpoint.StoreAfterUnlink, failpoint.StoreAfterRetire, failpoint.StoreRead,
 	} {
-		defer failpoint.EnableFunc(p, func() error {
+		t.Cleanup(failpoint.EnableFunc(p, func() error {
 			if n.Add(1)%3 == 0 && p != failpoint.StoreRead {
 				return syscall.EIO
 			}
 			return nil
-		})()
+		}))
 	}
 	for i := range 400 {
 		put(t, table, fmt.Sprintf("k%d", i%10), uint64(i+2), fmt.Sprintf("%0500d", i))

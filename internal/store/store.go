@@ -111,8 +111,7 @@ func Open(dir string, opts Options) (*Store, error) {
 	s.log = s.opts.Logger
 	s.recent.limit = s.opts.RecentBytes
 	if err := s.open(); err != nil {
-		s.release()
-		return nil, fmt.Errorf("open store %s: %w", dir, err)
+		return nil, errors.Join(fmt.Errorf("open store %s: %w", dir, err), s.release())
 	}
 	return s, nil
 }
