@@ -13,6 +13,7 @@ type side string
 const (
 	ground     side = "ground"     // under all the others
 	hub        side = "hub"        // the node agent
+	cloud      side = "cloud"      // the controllers beside the stock ones
 	playground side = "playground" // a Kubernetes cluster on one machine
 	proof      side = "proof"      // tests, fakes and benchmarks: imports any side, and is imported by test files only
 	command    side = "command"    // mains: import any side, imported by nobody
@@ -63,6 +64,12 @@ func floors() []place {
 
 		// Floor 5: everything.
 		{"internal/hub", hub, 5, "the node agent as one value"},
+
+		// The cloud's controllers share with the hub what users write, and nothing else.
+		{"internal/controller/autonomy", cloud, 2, "what nodes and pods ask for, read the same way by all controllers"},
+		{"internal/controller/endpointretention", cloud, 3, "pods of dark nodes stay in their Services"},
+		{"internal/controller/nodeautonomy", cloud, 3, "pods of dark nodes are not evicted"},
+		{"internal/manager", cloud, 4, "the controllers as one program with one leader"},
 
 		// The playground climbs floors of its own, and boots the hub as a program: it never links it.
 		{"internal/playground/binaries", playground, 2, "builds Kubernetes, etcd and containerd from the modules under build/"},
