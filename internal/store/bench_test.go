@@ -152,13 +152,29 @@ func BenchmarkFanOut(b *testing.B) {
 	watchers.Wait()
 }
 
-// BenchmarkList reads 5,000 objects in key order.
+// BenchmarkList reads 5,000 objects in key order: as the list came that brought them, and after 20,000 changes.
 func BenchmarkList(b *testing.B) {
+	const n = 5000
 	s := start(b, b.TempDir(), Options{})
 	t := mustTable(b, s.Store, "pods", KeepHistory)
-	const n = 5000
 	fillTable(b, t, n)
-	b.SetBytes(n * objectSize)
+	b.Run("fresh", func(b *testing.B) { benchmarkList(b, t, n) })
+	value := object(2)
+	for i := range 4 * n {
+		var batch Batch
+		batch.Put(t, Record{Key: objectKey(i * 7919 % n), Revision: uint64(n + i + 1), Value: value})
+		s.CommitAsync(&batch, func(err error) {
+			if err != nil {
+				b.Error(err)
+			}
+		})
+	}
+	mustCommit(b, s.Store, &Batch{})
+	b.Run("changed", func(b *testing.B) { benchmarkList(b, t, n) })
+}
+
+func benchmarkList(b *testing.B, t *Table, n int) {
+	b.SetBytes(int64(n) * objectSize)
 	b.ReportAllocs()
 	for b.Loop() {
 		v := t.View()

@@ -153,6 +153,8 @@ type writer struct {
 // system as much again in its journal, or more; this way it is paid for many blocks together.
 const zeroBytes = 64 << 10
 
+var zeros [zeroBytes]byte
+
 func (s *Store) commitAll() {
 	var gather time.Time
 	for {
@@ -283,7 +285,7 @@ func (w *writer) zeroAhead(end, limit int64) error {
 		return nil
 	}
 	w.zeroed = min((end/zeroBytes+1)*zeroBytes, limit)
-	_, err := w.segment.file.WriteAt(make([]byte, w.zeroed-end), end)
+	_, err := w.segment.file.WriteAt(zeros[:w.zeroed-end], end)
 	return err
 }
 

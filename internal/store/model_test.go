@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"syscall"
 	"testing"
 	"time"
 
@@ -238,7 +239,7 @@ func (m *model) step() {
 		weight int
 		f      func()
 	}{
-		{100, m.commit}, {15, m.stage}, {1, m.drop}, {3, m.reopen}, {4, m.crash},
+		{100, m.commit}, {15, m.stage}, {1, m.drop}, {3, m.reopen}, {4, m.crash}, {6, m.fault},
 		{10, m.openCursor}, {40, m.readCursor}, {8, m.openView}, {8, m.closeView}, {20, m.since}, {5, m.verify},
 	}
 	total := 0
@@ -325,6 +326,25 @@ func (m *model) commit() {
 	b, next := m.batch()
 	mustCommit(m.t, m.store.Store, b)
 	maps.Copy(m.tables, next)
+}
+
+// fault lets the disk fail under a commit: it has happened, or not at all.
+func (m *model) fault() {
+	points := []failpoint.Name{
+		failpoint.StoreBeforeWrite, failpoint.StorePartWritten, failpoint.StoreBeforeSync, failpoint.StoreAfterSync,
+		failpoint.StoreBeforeCreate, failpoint.StoreAfterCreate, failpoint.StoreAfterHeader, failpoint.StoreBeforeFooter,
+	}
+	disable := failpoint.EnableFunc(points[m.rnd.IntN(len(points))], func() error { return syscall.EIO })
+	b, next := m.batch()
+	err := m.store.Commit(context.Background(), b)
+	disable()
+	switch {
+	case err == nil:
+		maps.Copy(m.tables, next)
+	case !errors.Is(err, syscall.EIO):
+		m.t.Fatal(err)
+	}
+	m.verify()
 }
 
 func (m *model) stage() {

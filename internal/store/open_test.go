@@ -2,9 +2,11 @@ package store
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -144,6 +146,40 @@ func TestTableKeepsItsHistorySetting(t *testing.T) {
 	}
 	if got := contentsOf(t, mustTable(t, s.Store, "plain", NoHistory)); got["k"] != "1:v" {
 		t.Errorf("got %v", got)
+	}
+}
+
+// Stats and the hook agree on what was written.
+func TestStats(t *testing.T) {
+	var mu sync.Mutex
+	var syncs, batches int
+	var bytes int64
+	s := start(t, t.TempDir(), Options{Synced: func(x Sync) {
+		mu.Lock()
+		defer mu.Unlock()
+		syncs, batches, bytes = syncs+1, batches+x.Batches, bytes+x.Bytes
+		if x.Took <= 0 || x.Err != nil {
+			t.Errorf("%+v", x)
+		}
+	}})
+	for _, h := range []History{KeepHistory, NoHistory} {
+		table := mustTable(t, s.Store, fmt.Sprintf("table%d", h), h)
+		for i := range 10 {
+			put(t, table, fmt.Sprintf("k%d", i%5), uint64(i), strings.Repeat("x", 1000))
+		}
+	}
+	mustTable(t, s.Store, "not yet durable", KeepHistory)
+	st := s.Stats()
+	mu.Lock()
+	defer mu.Unlock()
+	if st.Tables != 2 || st.Records != 10 || st.Segments != 1 || st.Commits != 20 || batches != 20 {
+		t.Errorf("%+v, %d batches", st, batches)
+	}
+	if int(st.Syncs) != syncs || st.BytesWritten != bytes || st.DiskBytes != bytes+segmentHeaderSize {
+		t.Errorf("%+v, %d syncs of %d bytes", st, syncs, bytes)
+	}
+	if st.LiveBytes < 10*1000 || st.LiveBytes > 11*1000 || st.LastSync <= 0 || st.SlowestSync < st.LastSync {
+		t.Errorf("%+v", st)
 	}
 }
 

@@ -21,6 +21,7 @@ type ref struct {
 type loader struct {
 	buf    []byte
 	order  []int
+	runs   []run
 	values [][]byte // by index; nil where errs says why, or nothing was asked
 	errs   []error
 }
@@ -44,14 +45,14 @@ func (l *loader) load(set *segmentSet, refs []ref) {
 	}
 	slices.SortFunc(l.order, func(a, b int) int { return refs[a].entry.at.compare(refs[b].entry.at) })
 
-	runs := l.runs(refs)
+	l.findRuns(refs)
 	total := 0
-	for _, r := range runs {
+	for _, r := range l.runs {
 		total += r.length
 	}
 	l.buf = slices.Grow(l.buf[:0], total)[:total]
 	rest := l.buf
-	for _, r := range runs {
+	for _, r := range l.runs {
 		l.readRun(set, refs, r, rest[:r.length:r.length])
 		rest = rest[r.length:]
 	}
@@ -78,8 +79,8 @@ type run struct {
 	first, last int
 }
 
-func (l *loader) runs(refs []ref) []run {
-	var runs []run
+func (l *loader) findRuns(refs []ref) {
+	runs := l.runs[:0]
 	for k, i := range l.order {
 		at := refs[i].entry.at
 		if len(runs) > 0 {
@@ -92,7 +93,7 @@ func (l *loader) runs(refs []ref) []run {
 		}
 		runs = append(runs, run{at: at, length: int(at.size), first: k, last: k + 1})
 	}
-	return runs
+	l.runs = runs
 }
 
 func (l *loader) readRun(set *segmentSet, refs []ref, r run, buf []byte) {
