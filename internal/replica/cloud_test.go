@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -35,6 +36,10 @@ type cloud struct {
 	requests []string // since the last look
 
 	deny     int    // status code for every request
+	silent   bool   // requests get no answer
+	breathes bool   // watches end as soon as they have begun
+	forgets  bool   // watches are answered 410
+	expired  string // the token that gets a 401
 	truncate int    // items after which a list breaks off
 	body     string // instead of a list
 	mime     string
@@ -131,8 +136,12 @@ func (c *cloud) add(e cloudEvent) {
 }
 
 // RoundTrip answers as an API server does.
-func (c *cloud) RoundTrip(r *http.Request, _ credential.Credential) (*http.Response, error) {
+func (c *cloud) RoundTrip(r *http.Request, cred credential.Credential) (*http.Response, error) {
 	q := request.Parse(r)
+	if c.hangs(q) {
+		<-r.Context().Done()
+		return nil, context.Cause(r.Context())
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.link.State != upstream.Up {
@@ -143,6 +152,12 @@ func (c *cloud) RoundTrip(r *http.Request, _ credential.Credential) (*http.Respo
 	if c.deny != 0 {
 		return c.answer(c.deny, "application/json", statusBody(c.deny, "Forbidden")), nil
 	}
+	if c.expired != "" && c.expired == cred.Token {
+		return c.answer(http.StatusUnauthorized, "application/json", statusBody(http.StatusUnauthorized, "Unauthorized")), nil
+	}
+	if q.Verb == request.Watch && c.breathes {
+		return c.answer(http.StatusOK, "application/json", nil), nil
+	}
 	if q.Verb == request.Watch {
 		return c.watch(r.Context(), o.ResourceVersion, o.Timeout)
 	}
@@ -150,6 +165,15 @@ func (c *cloud) RoundTrip(r *http.Request, _ credential.Credential) (*http.Respo
 		return c.answer(http.StatusOK, c.mime, []byte(c.body)), nil
 	}
 	return c.list(), nil
+}
+
+func (c *cloud) hangs(q *request.Request) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.silent {
+		c.requests = append(c.requests, fmt.Sprintf("%s unanswered", q.Verb))
+	}
+	return c.silent
 }
 
 func (c *cloud) answer(code int, contentType string, body []byte) *http.Response {
@@ -187,6 +211,18 @@ func (c *cloud) list() *http.Response {
 	return c.answer(http.StatusOK, c.mime, b.Bytes())
 }
 
+// text is what a list of the cloud should read like.
+func (c *cloud) text() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var out strings.Builder
+	fmt.Fprintf(&out, "ConfigMapList @%d:", c.revision)
+	for _, key := range slices.Sorted(maps.Keys(c.objects)) {
+		fmt.Fprintf(&out, " %s=%s", key, c.objects[key].Value)
+	}
+	return out.String() + "\n"
+}
+
 func itemBody(key string, o object) []byte {
 	return fmt.Appendf(nil, `{"metadata":{"name":%q,"namespace":"shop","uid":%q,"resourceVersion":"%d"},"data":{"v":%q}}`, key, o.UID, o.Revision, o.Value)
 }
@@ -199,7 +235,7 @@ func (c *cloud) watch(ctx context.Context, version string, timeout time.Duration
 	}
 	r, w := io.Pipe()
 	c.streams[w] = struct{}{}
-	if from < c.floor {
+	if from < c.floor || c.forgets {
 		go func() {
 			fmt.Fprintf(w, `{"type":"ERROR","object":%s}`+"\n", statusBody(http.StatusGone, "Expired"))
 			w.Close()

@@ -112,6 +112,7 @@ type Collection struct {
 	watchers  int       // streams being served
 	waiting   int       // requests that wait for the feed
 	lastUse   time.Time // by a request; streams use it all the time
+	unmissed  int       // see leave
 	changed   chan struct{}
 	leaving   chan struct{} // closed when it has been forgotten or not; nil: it stays
 }
@@ -349,7 +350,7 @@ func (c *Collection) use(cred credential.Credential) bool {
 		c.mu.Unlock()
 		return false
 	}
-	c.lastUse = time.Now()
+	c.lastUse, c.unmissed = time.Now(), 0
 	if recheck := c.denied != nil; c.cred != cred || recheck {
 		c.cred, c.recheck = cred, recheck
 		c.signalLocked()
@@ -413,7 +414,7 @@ func (c *Collection) Denied() *DeniedError {
 func (c *Collection) park() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.usedLocked(c.set.linger) {
+	if c.watchers > 0 || c.waiting > 0 || time.Since(c.lastUse) < c.set.linger {
 		return false
 	}
 	c.running, c.phase, c.since = false, Parked, time.Now()
@@ -421,20 +422,20 @@ func (c *Collection) park() bool {
 	return true
 }
 
-func (c *Collection) usedLocked(lately time.Duration) bool {
-	return c.watchers > 0 || c.waiting > 0 || time.Since(c.lastUse) < lately
-}
-
-// leave tells whether the collection may be forgotten, and keeps it from being
-// used until stay or the end of leaving.
+// leave counts the times that it was called without a use between them, and
+// tells whether these are enough to forget the collection. Then it is not used
+// until left is called.
 func (c *Collection) leave() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	keep := forgetAfter
 	if c.meta == nil || c.denied != nil {
-		keep = 0 // it holds nothing, or nothing that anybody may read
+		keep = 1 // it holds nothing, or nothing that anybody may read
 	}
-	if c.running || c.leaving != nil || c.usedLocked(keep) {
+	if c.running || c.leaving != nil || c.watchers > 0 || c.waiting > 0 {
+		return false
+	}
+	if c.unmissed++; c.unmissed < keep {
 		return false
 	}
 	c.leaving = make(chan struct{})

@@ -404,7 +404,7 @@ func (f *follower) resumeFrom(ctx context.Context) (uint64, error) {
 	f.began = f.epoch
 	f.queued = f.table.Revision()
 	if f.failed.Swap(false) {
-		f.bookmark = 0 // it may lie behind an event that was not taken
+		f.bookmark, f.flushed = 0, time.Time{} // it may lie behind an event that was not taken
 	}
 	return max(f.queued, f.bookmark), nil
 }

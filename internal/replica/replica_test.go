@@ -6,8 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -18,6 +22,7 @@ import (
 	"go.uber.org/goleak"
 
 	"yurt/internal/credential"
+	"yurt/internal/failpoint"
 	"yurt/internal/request"
 	"yurt/internal/store"
 	"yurt/internal/upstream"
@@ -27,14 +32,15 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // TestReplica runs the scripts: a cloud, a replica of its ConfigMaps in the
-// namespace shop, and clients that watch and list it. After each command the
-// world has come to rest.
+// namespace shop, and clients that watch and list it. After each command, and the
+// time that it says it lasts for, the world has come to rest.
 func TestReplica(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
 		synctest.Test(t, func(t *testing.T) {
-			w := &world{t: t, dir: t.TempDir(), cloud: newCloud(), watches: map[string]*client{}}
+			w := &world{t: t, dir: t.TempDir(), cloud: newCloud(), watches: map[string]*client{}, mend: func() {}}
 			w.start()
 			defer w.stop()
+			defer w.disk("sound")
 			datadriven.RunTest(t, path, w.command)
 		})
 	})
@@ -48,6 +54,8 @@ type world struct {
 	set     *Set
 	stopAll []func() // in this order
 	watches map[string]*client
+	token   string
+	mend    func() // the disk
 }
 
 var shop = Key{Resource: request.Resource{Version: "v1", Resource: "configmaps"}, Namespace: "shop", Representation: wire.Representation{Preference: wire.OnlyJSON}}
@@ -144,22 +152,35 @@ func (w *world) command(t *testing.T, d *datadriven.TestData) string {
 			rest()
 		}
 	case "sleep":
-		wait, err := time.ParseDuration(arg("for"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(wait)
 	case "restart":
 		w.stop()
 		w.start()
 	case "watch":
-		w.watch(arg("as"), request.Options{
-			ResourceVersion: arg("version"), AllowWatchBookmarks: true,
-			SendInitialEvents: map[bool]*bool{true: ptr(true)}[d.HasArg("initial")],
-		})
+		o := request.Options{ResourceVersion: arg("version"), AllowWatchBookmarks: true}
+		if initial := d.HasArg("initial"); initial || d.HasArg("from-now") {
+			o.SendInitialEvents = &initial
+		}
+		w.watch(arg("as"), o)
+	case "unwatch":
+		w.watches[arg("as")].cancel()
 	case "list":
 		fmt.Fprint(&out, w.list(d.HasArg("fresh")))
-	case "events":
+	case "token":
+		w.token = arg("is")
+	case "get":
+		fmt.Fprint(&out, w.get(arg("name")))
+	case "disk":
+		w.disk(arg("is"))
+	case "damage":
+		w.damage(arg("text"))
+	case "state":
+		return w.state()
+	case "count":
+		n := len(w.cloud.takeRequests())
+		if most, _ := strconv.Atoi(arg("most")); n > most {
+			return fmt.Sprintf("%d requests\n", n)
+		}
+		return "few requests\n"
 	case "requests":
 		for _, r := range w.cloud.takeRequests() {
 			fmt.Fprintln(&out, r)
@@ -167,6 +188,13 @@ func (w *world) command(t *testing.T, d *datadriven.TestData) string {
 		return out.String()
 	default:
 		t.Fatalf("no command %s", d.Cmd)
+	}
+	if d.HasArg("for") {
+		wait, err := time.ParseDuration(arg("for"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(wait)
 	}
 	rest()
 	for _, name := range []string{"a", "b"} {
@@ -187,7 +215,62 @@ func (w *world) command(t *testing.T, d *datadriven.TestData) string {
 	return out.String()
 }
 
-func ptr(b bool) *bool { return &b }
+// disk makes writes of the store fail, or succeed again.
+func (w *world) disk(is string) {
+	w.mend()
+	w.mend = func() {}
+	if is == "full" {
+		disable, err := failpoint.Enable(failpoint.StoreBeforeWrite, "error(ENOSPC)")
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		w.mend = disable
+	}
+}
+
+// damage changes a text wherever it stands in the store's files.
+func (w *world) damage(text string) {
+	entries, err := os.ReadDir(w.dir)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, e := range entries {
+		path := filepath.Join(w.dir, e.Name())
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		changed := bytes.ReplaceAll(raw, []byte(text), bytes.ToUpper([]byte(text)))
+		if err := os.WriteFile(path, changed, 0o600); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}
+
+// get asks for an object as a get in the dark does, absence and all.
+func (w *world) get(name string) string {
+	for _, c := range w.set.Holding(shop.Identity, shop.Resource, "shop") {
+		o, at, ok, err := c.Get("shop", name)
+		switch {
+		case err != nil:
+			return fmt.Sprintf("error: %v\n", err)
+		case ok:
+			return fmt.Sprintf("%s of version %d\n", name, o.Revision)
+		case c.Covers(shop.Resource, "shop", name):
+			return fmt.Sprintf("no %s at version %d\n", name, at)
+		}
+	}
+	return "not known\n"
+}
+
+func (w *world) state() string {
+	var out strings.Builder
+	for _, c := range w.set.All() {
+		s := c.State()
+		fmt.Fprintf(&out, "%s @%d: %d objects, %d watchers\n", s.Phase, s.Revision, s.Objects, s.Watchers)
+	}
+	return out.String()
+}
 
 func (w *world) cloudCommand(f []string) {
 	c := w.cloud
@@ -226,6 +309,21 @@ func (c *cloud) mood(f []string) {
 		c.revision = 50
 		c.floor, c.events, c.objects = 50, nil, map[string]object{"old": {UID: "uid-old", Revision: 40, Value: "1"}}
 		c.breakStreams(errors.New("closed"))
+	case "silence":
+		c.silent = true
+	case "speak":
+		c.silent = false
+	case "breathe":
+		c.breathes = true
+		c.breakStreams(io.EOF)
+	case "forget":
+		c.forgets = true
+		c.breakStreams(io.EOF)
+	case "behave":
+		c.breathes, c.forgets = false, false
+	case "expire":
+		c.expired = f[1]
+		c.breakStreams(errors.New("closed"))
 	case "deny":
 		c.deny = http.StatusForbidden
 		c.breakStreams(errors.New("closed"))
@@ -248,7 +346,7 @@ func (c *cloud) mood(f []string) {
 }
 
 func (w *world) use() (*Collection, error) {
-	c, err := w.set.Use(shop, credential.Credential{}, 0)
+	c, err := w.set.Use(shop, credential.Credential{Token: w.token}, 0)
 	if err != nil {
 		return nil, err
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net/http"
 	"strconv"
 	"time"
@@ -130,7 +129,7 @@ func (c *Collection) Watch(ctx context.Context, w http.ResponseWriter, o request
 
 	timeout := o.Timeout
 	if timeout <= 0 {
-		timeout = minWatch + rand.N(minWatch)
+		timeout = minWatch + c.set.spread(minWatch)
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()

@@ -48,10 +48,9 @@ const (
 	// that restarts finds its collection as fresh as it left it.
 	defaultLinger = 15 * time.Minute
 
-	// forgetAfter is how long a collection stays after its last client, while
-	// the cloud is there: a day that nobody missed it for. In the dark nothing
-	// is forgotten.
-	forgetAfter    = 24 * time.Hour
+	// A collection is forgotten when nobody has missed it for a day in which
+	// the cloud was there: hours in the dark don't count.
+	forgetAfter    = 24 // intervals
 	forgetInterval = time.Hour
 
 	// listSlots is how many feeds take in a list at a time. Lists are what
