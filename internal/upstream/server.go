@@ -32,7 +32,7 @@ const (
 	// connectPatience is how long the hub's first requests wait for the link
 	// to be known. A node that boots in the dark waits for it once; longer than
 	// this would show.
-	connectPatience    = 150 * time.Millisecond
+	connectPatience    = 100 * time.Millisecond
 	kubeconfigInterval = 5 * time.Second
 )
 
