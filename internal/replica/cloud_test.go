@@ -31,6 +31,7 @@ type cloud struct {
 	objects  map[string]object
 	events   []cloudEvent // all since floor
 	floor    uint64
+	past     []cloudEvent // all there ever were
 	streams  map[*io.PipeWriter]struct{}
 	wake     chan struct{}
 	requests []string // since the last look
@@ -131,6 +132,7 @@ func (c *cloud) change(typ, key, value string, recreate bool) {
 
 func (c *cloud) add(e cloudEvent) {
 	c.events = append(c.events, e)
+	c.past = append(c.past, e)
 	close(c.wake)
 	c.wake = make(chan struct{})
 }
@@ -293,9 +295,16 @@ func (c *cloud) takeRequests() []string {
 	return taken
 }
 
-// decodeEvents turns a watch stream into a line an event.
-func decodeEvents(stream []byte) string {
-	var out bytes.Buffer
+// seen is an event as a client sees it.
+type seen struct {
+	typ, kind, name, uid, value string
+	revision                    uint64
+	end                         bool // of the initial events
+	code                        int  // of an error
+}
+
+func parseEvents(stream []byte) []seen {
+	var all []seen
 	decoder := json.NewDecoder(bytes.NewReader(stream))
 	for {
 		var e struct {
@@ -304,25 +313,38 @@ func decodeEvents(stream []byte) string {
 				Kind     string
 				Code     int
 				Metadata struct {
-					Name, ResourceVersion string
-					Annotations           map[string]string
+					Name, UID, ResourceVersion string
+					Annotations                map[string]string
 				}
 				Data map[string]string
 			}
 		}
 		if err := decoder.Decode(&e); err != nil {
-			return out.String()
+			return all
 		}
 		m := e.Object.Metadata
+		revision, _ := strconv.ParseUint(m.ResourceVersion, 10, 64)
+		all = append(all, seen{
+			typ: e.Type, kind: e.Object.Kind, name: m.Name, uid: m.UID, value: e.Object.Data["v"],
+			revision: revision, end: m.Annotations["k8s.io/initial-events-end"] == "true", code: e.Object.Code,
+		})
+	}
+}
+
+// decodeEvents turns a watch stream into a line an event.
+func decodeEvents(stream []byte) string {
+	var out strings.Builder
+	for _, e := range parseEvents(stream) {
 		switch {
-		case e.Type == "ERROR":
-			fmt.Fprintf(&out, "ERROR %d\n", e.Object.Code)
-		case e.Type == "BOOKMARK" && m.Annotations["k8s.io/initial-events-end"] == "true":
-			fmt.Fprintf(&out, "BOOKMARK %s @%s end of initial events\n", e.Object.Kind, m.ResourceVersion)
-		case e.Type == "BOOKMARK":
-			fmt.Fprintf(&out, "BOOKMARK %s @%s\n", e.Object.Kind, m.ResourceVersion)
+		case e.typ == "ERROR":
+			fmt.Fprintf(&out, "ERROR %d\n", e.code)
+		case e.end:
+			fmt.Fprintf(&out, "BOOKMARK %s @%d end of initial events\n", e.kind, e.revision)
+		case e.typ == "BOOKMARK":
+			fmt.Fprintf(&out, "BOOKMARK %s @%d\n", e.kind, e.revision)
 		default:
-			fmt.Fprintf(&out, "%s %s=%s @%s\n", e.Type, m.Name, e.Object.Data["v"], m.ResourceVersion)
+			fmt.Fprintf(&out, "%s %s=%s @%d\n", e.typ, e.name, e.value, e.revision)
 		}
 	}
+	return out.String()
 }

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -55,6 +56,7 @@ type world struct {
 	stopAll []func() // in this order
 	watches map[string]*client
 	token   string
+	seed    uint64
 	mend    func() // the disk
 }
 
@@ -219,7 +221,17 @@ func (w *world) command(t *testing.T, d *datadriven.TestData) string {
 func (w *world) disk(is string) {
 	w.mend()
 	w.mend = func() {}
-	if is == "full" {
+	switch is {
+	case "flaky":
+		var writes atomic.Uint64
+		w.mend = failpoint.EnableFunc(failpoint.StoreBeforeWrite, func() error {
+			time.Sleep(5 * time.Millisecond)
+			if (writes.Add(1)+w.seed)%2 == 0 {
+				return failpoint.ErrInjected
+			}
+			return nil
+		})
+	case "full":
 		disable, err := failpoint.Enable(failpoint.StoreBeforeWrite, "error(ENOSPC)")
 		if err != nil {
 			w.t.Fatal(err)
