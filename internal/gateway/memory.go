@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"yurt/internal/credential"
@@ -18,10 +19,8 @@ import (
 	"yurt/internal/wire"
 )
 
-// Memory finds the newest that the hub knows of an object: among the answers
-// that it remembers and the replicas that hold it. Absence counts as knowledge
-// where a replica that covers the name has reached the version of whatever else
-// is known; otherwise a deleted object would come back.
+// Memory is what the hub knows of reads: the answers that it remembers, and the
+// replicas.
 type Memory struct {
 	Answers  *offline.Book
 	Replicas *replica.Set
@@ -41,58 +40,57 @@ type question struct {
 	path           string
 }
 
-// key is under what the answer is remembered. What is no resource comes in forms
-// of its own (aggregated discovery), which only the header tells apart.
+// key is under what the answer is remembered. A limit is no part of it: lists are
+// remembered when they are complete. What is no resource comes in forms of its
+// own (aggregated discovery), which only the header tells apart.
 func (k question) key() string {
 	form := k.accept
 	if k.splittable && k.q.Resource.Resource != "" {
 		form = k.representation.String()
 	}
 	o := k.q.Options
-	return fmt.Sprintf("%q %q %s %q %q %d", k.identity.Name, form, k.path, o.LabelSelector, o.FieldSelector, o.Limit)
+	return fmt.Sprintf("%q %s %q %q %q", k.identity.Name, k.path, form, o.LabelSelector, o.FieldSelector)
 }
+
+// noSelectors ends the keys of lists without selectors.
+const noSelectors = ` "" ""`
+
+// below is what the keys of this identity's questions below a path begin with.
+func (k question) below(path string) string { return fmt.Sprintf("%q %s", k.identity.Name, path) }
 
 func (k question) object() bool {
 	return k.q.Verb == request.Get && k.q.Resource.Resource != "" && k.q.Subresource == ""
 }
 
-// known is an answer, or the knowledge that there is nothing.
-type known struct {
-	offline.Answer
-	absent bool
-}
-
 // best returns the newest that is known here. ok is false if that is nothing, or
 // if an object is known to have gone and may have come back since.
-func (m *Memory) best(k question) (best known, ok bool) {
-	best.Answer, ok = m.Answers.Recall(k.key())
+func (m *Memory) best(k question) (known, bool) {
 	if !k.object() {
-		return best, ok
+		remembered, ok := m.Answers.Recall(k.key())
+		return known{Answer: remembered}, ok
 	}
-	seen := best.Revision // the newest version at which the object existed
-	var gone uint64       // the newest version at which it did not
-	proven, doubt := false, false
-	for _, c := range m.Replicas.Holding(k.identity, k.q.Resource, k.q.Namespace) {
-		object, at, found, err := c.Get(k.q.Namespace, k.q.Name)
-		switch {
-		case err != nil:
-			doubt = true
-		case found && object.Revision >= best.Revision && k.takes(c, object):
-			best.Answer = offline.Answer{ContentType: object.ContentType, Revision: object.Revision, Body: object.Body, At: c.FreshAt()}
-			ok, seen = true, max(seen, object.Revision)
-		case found:
-			seen = max(seen, object.Revision)
-		case c.Covers(k.q.Resource, k.q.Namespace, k.q.Name) && at > gone:
-			gone, proven = at, m.frozen(c)
+	return m.search(k).result()
+}
+
+// search looks into all that may know of an object.
+func (m *Memory) search(k question) *search {
+	s := &search{question: k}
+	for _, key := range m.Answers.Questions(k.below(k.path + " ")) {
+		if answer, ok := m.Answers.Recall(key); ok {
+			s.inAnswer(answer, key == k.key())
 		}
 	}
-	switch {
-	case gone <= seen:
-		return best, ok
-	case proven && !doubt:
-		return known{absent: true}, true
+	for _, path := range slices.Compact([]string{k.q.Resource.Path(""), k.q.Resource.Path(k.q.Namespace)}) {
+		for _, key := range m.Answers.Questions(k.below(path + " ")) {
+			if list, ok := m.Answers.Recall(key); ok {
+				s.inList(list, strings.HasSuffix(key, noSelectors))
+			}
+		}
 	}
-	return known{}, false // what is known is older than its end
+	for _, c := range m.Replicas.Holding(k.identity, k.q.Resource, k.q.Namespace) {
+		s.inReplica(c, m.frozen(c))
+	}
+	return s
 }
 
 // frozen tells whether a collection followed the cloud until the cloud went
@@ -106,52 +104,48 @@ func (m *Memory) frozen(c *replica.Collection) bool {
 	return c.FreshAt().After(end.Add(-quietWatch))
 }
 
-// takes tells whether the client can read an object as the collection has it.
-func (k question) takes(c *replica.Collection, object replica.Object) bool {
-	if !k.splittable || c.Representation.Transform != k.representation.Transform {
-		return false
-	}
-	encoding, _ := wire.ParseContentType(object.ContentType)
-	switch k.representation.Preference {
-	case wire.OnlyJSON:
-		return encoding == wire.JSON
-	case wire.OnlyProtobuf:
-		return encoding == wire.Protobuf
-	}
-	return true
-}
-
 // note remembers an answer, unless a replica holds the same or newer. It drops
-// the remembered one of an object that has gone, or that may no longer be read.
-// No refusal is remembered: the node authorizer lags behind the scheduler, for
-// which reason the node's own answers also survive one.
+// what the answer shows to be over: an object that has gone, all of a kind that
+// may no longer be read. No refusal is remembered: the node authorizer lags
+// behind the scheduler, for which reason the node's own answers also survive one.
+//
+// The error is forward.ErrNotKubernetes for an answer that is none.
 func (m *Memory) note(ctx context.Context, k question, a forward.Answer) error {
 	switch {
-	case a.Code == http.StatusNotFound && k.object() && saysGone(k.q, a),
-		a.Code == http.StatusForbidden && !k.identity.IsNode():
-		return m.drop(ctx, k)
+	case a.Code == http.StatusNotFound && k.object() && saysGone(k.q, a):
+		s := m.search(k)
+		if s.seen == 0 {
+			return nil
+		}
+		return m.bury(ctx, k, s.seen)
+	case a.Code == http.StatusForbidden && !k.identity.IsNode():
+		return m.Answers.Forget(ctx, m.Answers.Questions(k.below(k.q.Resource.Path(k.q.Namespace)))...)
 	case a.Code != http.StatusOK:
 		return nil
 	}
 	answer := offline.Answer{ContentType: a.ContentType, At: time.Now(), Body: a.Body}
 	if k.q.Resource.Resource != "" {
-		var ok bool
-		if answer.Revision, ok = revisionOf(k, a); !ok {
+		content, err := examine(k, a)
+		if err != nil {
+			return err
+		}
+		if !content.whole || !keepable(k.q.Resource) || k.object() && m.held(k, content.revision) {
 			return nil
 		}
-	}
-	if k.object() && m.held(k, answer.Revision) {
-		return nil
+		answer.Revision = content.revision
 	}
 	return m.Answers.Keep(ctx, k.key(), answer)
 }
 
-func (m *Memory) drop(ctx context.Context, k question) error {
-	if _, ok := m.Answers.Recall(k.key()); !ok {
-		return nil
-	}
-	return m.Answers.Forget(ctx, k.key())
+// bury remembers that an object which was seen at a version has gone since, so
+// that no source that is older brings it back. It is no 404 for later: the object
+// may have been made anew.
+func (m *Memory) bury(ctx context.Context, k question, seen uint64) error {
+	return m.Answers.Keep(ctx, k.key(), offline.Answer{ContentType: tombstone, Revision: seen, At: time.Now()})
 }
+
+// tombstone stands for a Content-Type.
+const tombstone = "gone"
 
 // saysGone tells whether a 404 is about the object that was asked for, and not
 // about its kind or namespace.
@@ -172,33 +166,43 @@ func saysGone(q *request.Request, a forward.Answer) bool {
 func (m *Memory) held(k question, revision uint64) bool {
 	return slices.ContainsFunc(m.Replicas.Holding(k.identity, k.q.Resource, k.q.Namespace), func(c *replica.Collection) bool {
 		object, _, found, err := c.Get(k.q.Namespace, k.q.Name)
-		return err == nil && found && object.Revision >= revision && k.takes(c, object)
+		return err == nil && found && object.Revision >= revision && k.takes(object.ContentType, c.Representation.Transform)
 	})
 }
 
-// revisionOf returns the version of an object or of a complete list; ok is
-// false for anything that is not worth remembering.
-func revisionOf(k question, a forward.Answer) (uint64, bool) {
+// content is what an answer says.
+type content struct {
+	whole    bool // an object, or all of a list
+	revision uint64
+}
+
+// examine reads an answer as far as it must be known. What is in an encoding
+// that is not read here is not whole.
+func examine(k question, a forward.Answer) (content, error) {
 	encoding, ok := wire.ParseContentType(a.ContentType)
 	if !ok {
-		return 0, false
+		return content{}, nil
 	}
+	var c content
 	var version string
 	if k.q.Verb == request.List {
 		list, err := wire.ReadList(bytes.NewReader(a.Body), encoding, len(a.Body)+1, func(wire.Item) error { return nil })
-		if err != nil || list.Continue != "" {
-			return 0, false
+		if err != nil {
+			return c, fmt.Errorf("%w: %w", forward.ErrNotKubernetes, err)
 		}
-		version = list.ResourceVersion
+		version, c.whole = list.ResourceVersion, list.Continue == ""
 	} else {
 		item, tm, err := wire.ParseObject(encoding, a.Body)
-		if err != nil || tm.Kind == "Status" {
-			return 0, false
+		if err != nil {
+			return c, fmt.Errorf("%w: %w", forward.ErrNotKubernetes, err)
 		}
-		version = item.ResourceVersion
+		version, c.whole = item.ResourceVersion, !tm.IsStatus()
 	}
-	revision, err := strconv.ParseUint(version, 10, 64)
-	return revision, err == nil
+	var err error
+	if c.revision, err = strconv.ParseUint(version, 10, 64); err != nil {
+		c.whole = false // an aggregated API's may have none, and no order
+	}
+	return c, nil
 }
 
 // written notes what a successful write says of an object that is remembered.
@@ -207,7 +211,7 @@ func (m *Memory) written(ctx context.Context, k question, verb request.Verb, a f
 		return nil
 	}
 	if verb == request.Delete {
-		return m.Answers.Forget(ctx, k.key())
+		return m.bury(ctx, k, m.search(k).seen)
 	}
 	if _, ok := m.Answers.Recall(k.key()); !ok {
 		return nil

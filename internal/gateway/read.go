@@ -21,6 +21,7 @@ func (x *exchange) watch() {
 	if c == nil {
 		return
 	}
+	x.dated(c.FreshAt())
 	var err error
 	switch {
 	case x.q.Options.ResourceVersion == "":
@@ -29,7 +30,6 @@ func (x *exchange) watch() {
 		err = x.catchUp(c, version)
 	}
 	if err == nil {
-		x.dated(c.FreshAt())
 		err = c.Watch(x.r.Context(), x.w, x.q.Options)
 	}
 	if err != nil {
@@ -59,19 +59,29 @@ func (x *exchange) freshen(c *replica.Collection) error {
 	if x.away() {
 		return nil
 	}
+	upTo := func(ctx context.Context) error { return c.Refresh(ctx, x.arrived) }
+	if x.q.SingleName() == "" {
+		upTo = c.Live
+	}
+	err := x.inTime(upTo)
+	var denied *replica.DeniedError
+	if err == nil || errors.As(err, &denied) {
+		return err
+	}
+	x.stale(c.FreshAt()) // it is what there is
+	return x.r.Context().Err()
+}
+
+// inTime waits for a replica to be as fresh as it shall be, but not for longer
+// than a consistent read does.
+func (x *exchange) inTime(upTo func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(x.r.Context(), readDeadline)
 	defer cancel()
-	var err error
-	if x.q.SingleName() != "" {
-		err = c.Refresh(ctx, x.arrived)
-	} else {
-		err = c.Live(ctx)
+	err := upTo(ctx)
+	if ctx.Err() != nil {
+		x.Proxy.Upstream.Suspect()
 	}
-	var denied *replica.DeniedError
-	if errors.As(err, &denied) {
-		return denied
-	}
-	return x.r.Context().Err() // otherwise the replica is what there is
+	return err
 }
 
 // catchUp waits for a version that the replica has not reached.
@@ -148,21 +158,16 @@ func (x *exchange) listFresh() {
 	if c = x.collection(0); c == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(x.r.Context(), readDeadline)
-	defer cancel()
-	err := c.Refresh(ctx, x.arrived)
+	err := x.inTime(func(ctx context.Context) error { return c.Refresh(ctx, x.arrived) })
 	var denied *replica.DeniedError
 	switch {
-	case errors.As(err, &denied):
-		x.failed(denied)
-		return
-	case errors.Is(err, context.DeadlineExceeded):
-		x.Proxy.Upstream.Suspect()
+	case err == nil:
+		x.serveList(c)
+	case errors.As(err, &denied), x.r.Context().Err() != nil:
+		x.failed(err)
+	default:
+		x.answerKnown(err)
 	}
-	if err != nil {
-		x.stale(c.FreshAt())
-	}
-	x.serveList(c)
 }
 
 // listed is the collection that a list asks for, if that has ever been complete.
@@ -206,7 +211,11 @@ func (x *exchange) ask() {
 		Alternative: func() bool { _, ok := x.known(); return ok || x.listed() != nil },
 		Inspect: func(a forward.Answer) error {
 			x.noteRefusal(a.Code)
-			x.warn(x.Memory.note(context.WithoutCancel(x.r.Context()), x.question(), a))
+			err := x.Memory.note(context.WithoutCancel(x.r.Context()), x.question(), a)
+			if errors.Is(err, forward.ErrNotKubernetes) {
+				return err
+			}
+			x.warn(err)
 			return nil
 		},
 		Fallback: func(_ http.ResponseWriter, _ *http.Request, err error) { x.answerKnown(err) },
@@ -223,10 +232,14 @@ func (x *exchange) warn(err error) {
 
 // answerKnown answers a read from what is known here.
 func (x *exchange) answerKnown(err error) {
+	if reply, ok := x.Desk.Lease(x.q, x.cred.Identity, x.encoding()); ok {
+		x.reply(reply)
+		return
+	}
 	k, ok := x.known()
 	if c := x.listed(); c != nil && (!ok || c.Revision() >= k.Revision) {
-		if denied := c.Denied(); denied != nil {
-			x.failed(denied)
+		if c.Denied() != nil { // the last word that the cloud had for this client
+			x.unavailable(err)
 			return
 		}
 		x.stale(c.FreshAt())
@@ -235,10 +248,6 @@ func (x *exchange) answerKnown(err error) {
 	}
 	switch {
 	case !ok:
-		if reply, ok := x.Desk.Lease(x.q, x.cred.Identity, x.encoding()); ok {
-			x.reply(reply)
-			return
-		}
 		x.unavailable(err)
 	case k.absent:
 		x.reply(notFound(x.encoding(), x.q))

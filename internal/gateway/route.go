@@ -59,8 +59,8 @@ func decide(q *request.Request, representation wire.Representation, splittable b
 	return pass
 }
 
-// keepable: what is born and dies by the thousand, and read by nobody on the
-// node, is not kept.
+// keepable: what is born and dies by the thousand (events), or changes every few
+// seconds (leases), is not kept.
 func keepable(r request.Resource) bool {
 	return r.Resource != "events" && r.Resource != "leases"
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -133,13 +134,34 @@ func (b *Book) Recall(question string) (Answer, bool) {
 	return a, err == nil
 }
 
-// Forget drops the answer to a question, if there is one, and returns when that
-// is durable.
-func (b *Book) Forget(ctx context.Context, question string) error {
-	// An answer that is not visible yet may be queued: drop it unseen.
-	err := b.change(ctx, func(batch *store.Batch) { batch.Delete(b.table, question, b.seq, nil) })
+// Questions returns the questions with an answer that begin with prefix.
+func (b *Book) Questions(prefix string) []string {
+	view := b.table.View()
+	defer view.Release()
+	var questions []string
+	for item := range view.Items(prefix) {
+		if !strings.HasPrefix(item.Key, prefix) {
+			break
+		}
+		questions = append(questions, item.Key)
+	}
+	return questions
+}
+
+// Forget drops the answers to some questions, where there are any, and returns
+// when that is durable.
+func (b *Book) Forget(ctx context.Context, questions ...string) error {
+	if len(questions) == 0 {
+		return nil
+	}
+	err := b.change(ctx, func(batch *store.Batch) {
+		for _, question := range questions {
+			// An answer that is not visible yet may be queued: drop it unseen.
+			batch.Delete(b.table, question, b.seq, nil)
+		}
+	})
 	if err != nil {
-		return fmt.Errorf("forget answer to %s: %w", question, err)
+		return fmt.Errorf("forget answer to %s: %w", questions[0], err)
 	}
 	return nil
 }
