@@ -98,6 +98,19 @@ func DarkSince(node *corev1.Node) (time.Time, bool) {
 	return time.Time{}, false
 }
 
+// Same tells whether two versions of a node get the same answers from this package at all times. Versions that differ by heartbeats
+// only do.
+func Same(a, b *corev1.Node) bool {
+	for _, key := range []string{DurationKey, EndlessKey, BindingKey} {
+		if a.Annotations[key] != b.Annotations[key] {
+			return false
+		}
+	}
+	aSince, aDark := DarkSince(a)
+	bSince, bDark := DarkSince(b)
+	return aDark == bDark && (!aDark || aSince.Equal(bSince))
+}
+
 // Phase is where a pod is in its protection.
 type Phase int
 

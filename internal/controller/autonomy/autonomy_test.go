@@ -118,6 +118,37 @@ func TestAt(t *testing.T) {
 	}
 }
 
+func TestSame(t *testing.T) {
+	since := metav1.NewTime(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
+	node := func(ready corev1.ConditionStatus, at metav1.Time, annotations map[string]string) *corev1.Node {
+		return &corev1.Node{
+			ObjectMeta: metav1.ObjectMeta{Annotations: annotations},
+			Status: corev1.NodeStatus{Conditions: []corev1.NodeCondition{
+				{Type: corev1.NodeReady, Status: ready, LastTransitionTime: at, LastHeartbeatTime: at},
+			}},
+		}
+	}
+	later := metav1.NewTime(since.Add(time.Minute))
+	first := node(corev1.ConditionUnknown, since, map[string]string{DurationKey: "1m"})
+	for _, test := range []struct {
+		name string
+		a, b *corev1.Node
+		want bool
+	}{
+		{name: "itself", a: first, b: first, want: true},
+		{name: "other annotations", a: first, b: node(corev1.ConditionUnknown, since, map[string]string{DurationKey: "1m", "other": "1"}), want: true},
+		{name: "another duration", a: first, b: node(corev1.ConditionUnknown, since, map[string]string{DurationKey: "2m"})},
+		{name: "an older annotation", a: first, b: node(corev1.ConditionUnknown, since, map[string]string{DurationKey: "1m", BindingKey: "true"})},
+		{name: "back", a: first, b: node(corev1.ConditionTrue, later, map[string]string{DurationKey: "1m"})},
+		{name: "dark anew", a: first, b: node(corev1.ConditionUnknown, later, map[string]string{DurationKey: "1m"})},
+		{name: "reachable anew", a: node(corev1.ConditionTrue, since, nil), b: node(corev1.ConditionTrue, later, nil), want: true},
+	} {
+		if got := Same(test.a, test.b); got != test.want {
+			t.Errorf("%s: %t, want %t", test.name, got, test.want)
+		}
+	}
+}
+
 func text(err error) string {
 	if err == nil {
 		return ""

@@ -68,14 +68,9 @@ func Add(mgr manager.Manager, reg prometheus.Registerer, log *slog.Logger) error
 	return nil
 }
 
-// nodeMatters tells whether an update of a node can change a decision. Heartbeats can't.
+// nodeMatters tells whether an update of a node can change a decision.
 func nodeMatters(e event.UpdateEvent) bool {
-	was, is := e.ObjectOld.(*corev1.Node), e.ObjectNew.(*corev1.Node)
-	wasTerm, wasErr := autonomy.OfNode(was)
-	isTerm, isErr := autonomy.OfNode(is)
-	wasSince, wasDark := autonomy.DarkSince(was)
-	isSince, isDark := autonomy.DarkSince(is)
-	return wasTerm != isTerm || wasErr != nil || isErr != nil || wasDark != isDark || isDark && !wasSince.Equal(isSince)
+	return !autonomy.Same(e.ObjectOld.(*corev1.Node), e.ObjectNew.(*corev1.Node))
 }
 
 // podWritten asks for a decision about the pod's node, and tells the pod's owner once if its annotation can't be understood.

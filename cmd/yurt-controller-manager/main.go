@@ -1,0 +1,85 @@
+// Command yurt-controller-manager keeps the pods of autonomous nodes while these are dark, next to the stock control plane. It runs
+// in the cluster, in two replicas or more of which one leads.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/go-logr/logr"
+	"github.com/spf13/cobra"
+	"k8s.io/klog/v2"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
+
+	"yurt/internal/controller/endpointretention"
+	"yurt/internal/manager"
+	"yurt/internal/version"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := command().ExecuteContext(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "yurt-controller-manager:", err)
+		os.Exit(1)
+	}
+}
+
+func command() *cobra.Command {
+	var cfg manager.Config
+	var level, format string
+	cmd := &cobra.Command{
+		Use:           "yurt-controller-manager",
+		Short:         "Keep the pods of autonomous nodes while these are dark",
+		Args:          cobra.NoArgs,
+		Version:       version.String(),
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			logger, err := newLogger(cmd.ErrOrStderr(), level, format)
+			if err != nil {
+				return err
+			}
+			bridge := logr.FromSlogHandler(logger.Handler())
+			klog.SetLogger(bridge)
+			ctrllog.SetLogger(bridge)
+			cfg.Logger = logger
+			return manager.Run(cmd.Context(), cfg)
+		},
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringVar(&cfg.Kubeconfig, "kubeconfig", "", "kubeconfig of the API server (default: the service account of the pod that this runs in)")
+	f.BoolVar(&cfg.LeaderElect, "leader-elect", true, "write only while holding the lease, so that several replicas can run")
+	f.StringVar(&cfg.LeaseNamespace, "leader-elect-namespace", "kube-system", "namespace of the lease "+manager.LeaseName)
+	f.StringVar(&cfg.MetricsAddress, "metrics-bind-address", ":10271", "address of /metrics; 0 for none")
+	f.StringVar(&cfg.HealthAddress, "health-probe-bind-address", ":10272", "address of /healthz and /readyz; 0 for none")
+	f.Float32Var(&cfg.QPS, "kube-api-qps", 200, "requests a second to the API server, at most")
+	f.IntVar(&cfg.Burst, "kube-api-burst", 400, "requests to the API server at once, at most")
+	f.StringSliceVar(&cfg.NodeControllers, "node-controller-users", endpointretention.NodeControllers(), "users as whom the stock node controller marks pods as not ready")
+	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&format, "log-format", "text", "text or json")
+	return cmd
+}
+
+func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {
+	var options slog.HandlerOptions
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, fmt.Errorf("--log-level %q: want debug, info, warn or error", level)
+	}
+	options.Level = l
+	switch format {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, &options)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, &options)), nil
+	}
+	return nil, fmt.Errorf("--log-format %q: want text or json", format)
+}
