@@ -216,11 +216,15 @@ func (c *compactor) retire(set *segmentSet, seg *segment) error {
 		if err := s.root.Rename(c.remove, spareName); err != nil {
 			return err
 		}
-		s.mu.Lock()
-		s.spare = true
-		s.mu.Unlock()
 	}
-	return c.removeFile()
+	if err := c.removeFile(); err != nil || !reuse {
+		return err
+	}
+	// Not before its new name is durable: overwritten under the old one, it would be a lost part of the log.
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.spare = true
+	return nil
 }
 
 // removeFile removes the file of a retired segment, durably.

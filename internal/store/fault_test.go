@@ -281,6 +281,30 @@ func TestCompactionUnderFaults(t *testing.T) {
 	}
 }
 
+// A retired segment is not written again before it is durable that it is none: under its old name it would be a segment
+// of the log that can't be read.
+func TestSpareIsNamedDurablyFirst(t *testing.T) {
+	s := start(t, t.TempDir(), Options{SegmentBytes: 4000, CompactAbove: 1 << 30})
+	table := mustTable(t, s.Store, "pods", KeepHistory)
+	for i := range 40 {
+		put(t, table, "k", uint64(i+1), fmt.Sprintf("%0500d", i))
+	}
+	spare := func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.spare
+	}
+	c := &compactor{store: s.Store}
+	disable := failpoint.EnableFunc(failpoint.StoreAfterUnlink, func() error { return syscall.EIO })
+	if err := c.compactOldest(t.Context()); !errors.Is(err, syscall.EIO) || spare() {
+		t.Errorf("the directory is not synced (%v), the spare file is in use: %v", err, spare())
+	}
+	disable()
+	if err := c.compactOldest(t.Context()); err != nil || !spare() {
+		t.Errorf("%v, spare file: %v", err, spare())
+	}
+}
+
 func (s *Store) oldest() uint32 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
