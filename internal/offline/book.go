@@ -31,8 +31,10 @@ type Answer struct {
 
 // Book holds the last answer to each of many questions, durably.
 type Book struct {
-	store *store.Store
-	table *store.Table
+	store   *store.Store
+	table   *store.Table
+	entries int // at most
+	bytes   int64
 
 	mu  sync.Mutex // changes are queued under it, so that the last word on a question stays the last
 	seq uint64     // the revision of the newest entry: entries are in the order of their keeping
@@ -44,7 +46,7 @@ func OpenBook(st *store.Store, name string) (*Book, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open book of %s: %w", name, err)
 	}
-	b := &Book{store: st, table: table}
+	b := &Book{store: st, table: table, entries: bookEntries, bytes: bookBytes}
 	view := table.View()
 	defer view.Release()
 	for item := range view.Items("") {
@@ -77,7 +79,7 @@ func (b *Book) Keep(ctx context.Context, question string, a Answer) error {
 func (b *Book) recent(revision uint64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.seq-revision < bookEntries/2
+	return b.seq-revision < uint64(b.entries/2)
 }
 
 // change commits what fill puts into a batch. Others may queue theirs meanwhile,
@@ -110,13 +112,13 @@ func (b *Book) makeRoom(batch *store.Batch, size int64) {
 	view := b.table.View()
 	defer view.Release()
 	entries, bytes := view.Len()+1, view.Size()+size
-	if entries <= bookEntries && bytes <= bookBytes {
+	if entries <= b.entries && bytes <= b.bytes {
 		return
 	}
 	items := slices.Collect(view.Items(""))
 	slices.SortFunc(items, func(a, b store.Item) int { return cmp.Compare(a.Revision, b.Revision) })
 	for _, item := range items {
-		if entries <= bookEntries*15/16 && bytes <= bookBytes*15/16 {
+		if entries <= b.entries*15/16 && bytes <= b.bytes*15/16 {
 			return
 		}
 		batch.Delete(b.table, item.Key, item.Revision, nil)
