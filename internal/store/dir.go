@@ -33,15 +33,19 @@ func (s *Store) enterDir() error {
 	return s.lockDir()
 }
 
-// makeDir creates the directory if it is missing, durably.
+// makeDir creates the directory, and those above it, if they are missing, durably.
 func makeDir(dir string) error {
+	dir = filepath.Clean(dir)
 	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := makeDir(filepath.Dir(dir)); err != nil {
 		return err
 	}
-	parent, err := os.Open(filepath.Dir(filepath.Clean(dir)))
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	parent, err := os.Open(filepath.Dir(dir))
 	if err != nil {
 		return err
 	}

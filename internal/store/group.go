@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"slices"
+	"strings"
 )
 
 // group is what goes to the disk by one write: a few frames, and what they make of the tables. The tables change when it
@@ -118,6 +119,8 @@ func (f *frame) putEvent(c *change, e *entry, value []byte, revision uint64) {
 		} else {
 			f.delete(c, old, revision, old, nil)
 		}
+	} else if value != nil {
+		e.key = strings.Clone(e.key) // it may be a part of something large
 	}
 	r.identity = e.identity
 	if value == nil && !e.at.lost() {

@@ -40,6 +40,10 @@ func (s *Store) recover() error {
 		s.disk += f.size
 	}
 	r.finish()
+	// A killed process may have made or renamed files, and not have come to sync the directory.
+	if err := s.syncDir(); err != nil {
+		return err
+	}
 	if _, err := s.root.Lstat(spareName); err == nil {
 		s.spare = true
 	}

@@ -337,7 +337,8 @@ func (sw *swap) apply(f *frame, c *change, x hole) {
 		f.delete(c, old, x.from+1, old, nil)
 	}
 	for _, e := range sw.changed {
-		f.putEvent(c, e, nil, x.clamp(e.revision))
+		live := *e // the staged one is in others' sight
+		f.putEvent(c, &live, nil, x.clamp(e.revision))
 	}
 	x.end = uint64(len(c.events))
 	c.holes = append(c.holes, x)
