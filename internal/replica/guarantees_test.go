@@ -211,3 +211,38 @@ func TestQuietWatchStands(t *testing.T) {
 		}
 	})
 }
+
+// TestForgottenIsMadeAnew lets clients come back at the very moment in which
+// their collection is forgotten. Each finds one that is fed.
+func TestForgottenIsMadeAnew(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.set.linger = time.Millisecond
+		w.cloud.change("ADDED", "a", "1", false)
+		ctx, cancel := context.WithCancel(t.Context())
+		var forgetter sync.WaitGroup
+		forgotten := 0
+		forgetter.Go(func() {
+			for ctx.Err() == nil {
+				for _, c := range w.set.All() {
+					if c.leave() {
+						w.set.forget(c)
+						forgotten++
+					}
+				}
+				time.Sleep(time.Millisecond)
+			}
+		})
+		for i := range 300 {
+			if got := w.list(false); got != "ConfigMapList @101: a=1\n" {
+				t.Fatalf("round %d: %s", i, got)
+			}
+			w.cloud.set(upstream.Up) // breaks the watch: the feed looks whether it is needed
+			time.Sleep(time.Duration(i%20) * 50 * time.Millisecond)
+		}
+		cancel()
+		forgetter.Wait()
+		if forgotten < 20 {
+			t.Errorf("the collection was forgotten %d times only", forgotten)
+		}
+	})
+}

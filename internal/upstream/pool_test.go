@@ -50,6 +50,7 @@ func newCloud(t *testing.T) *cloud {
 		c.probes.Add(1)
 		if !c.ready.Load() {
 			http.Error(w, "not ready", http.StatusInternalServerError)
+			return
 		}
 	})
 	mux.HandleFunc("/whoami", func(w http.ResponseWriter, r *http.Request) {
