@@ -10,9 +10,10 @@ import (
 
 func TestNextStaysBelowItsCeiling(t *testing.T) {
 	b := Backoff{Base: 100 * time.Millisecond, Cap: time.Second}
-	for n, ceiling := range []time.Duration{100, 200, 400, 800, 1000, 1000, 1000} {
-		if got := b.Next(); got < 0 || got > ceiling*time.Millisecond {
-			t.Errorf("wait %d = %v, want at most %v", n, got, ceiling*time.Millisecond)
+	for n, milliseconds := range []int{100, 200, 400, 800, 1000, 1000, 1000} {
+		ceiling := time.Duration(milliseconds) * time.Millisecond
+		if got := b.Next(); got < 0 || got > ceiling {
+			t.Errorf("wait %d = %v, want at most %v", n, got, ceiling)
 		}
 	}
 	b.Reset()
