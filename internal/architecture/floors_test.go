@@ -46,11 +46,12 @@ func floors() []place {
 		{"internal/credential", ground, 1, "kubeconfigs, certificates and tokens as values: it follows files, and talks to nobody"},
 		{"internal/negotiate", ground, 1, "the encoding that a client and a server agree on"},
 		{"internal/request", ground, 1, "one parsed API request"},
+		{"internal/store", ground, 1, "durable collections of bytes: it knows no word of the Kubernetes API, and mechanisms build on it"},
 		{"internal/wire", ground, 1, "splits and joins list bodies and watch frames without decoding objects"},
 
 		// Floor 2: one mechanism each.
 		{"internal/filter", hub, 2, "changes to objects on their way out"},
-		{"internal/store", hub, 2, "durable collections"},
+		{"internal/overlay", hub, 2, "the status of the node's pods as the cloud does not know it yet, laid over what the cloud said"},
 		{"internal/upstream", hub, 2, "the pool of API servers; it alone decides which one is asked"},
 
 		// Floor 3: one path of a request each.

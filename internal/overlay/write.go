@@ -1,0 +1,271 @@
+package overlay
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"yurt/internal/store"
+	"yurt/internal/wire"
+)
+
+func isClosed(err error) bool { return errors.Is(err, store.ErrClosed) }
+
+// Patch accepts a strategic merge patch of pods/status, as the kubelet sends it. pod is the pod in item form, as the cloud sent
+// it; the patch applies to what clients see of it. The answer is the pod as they see it from now on, which is durable by then.
+//
+// The error is ErrConflict, ErrInvalid, or that of a store that does not work.
+func (o *Overlay) Patch(ctx context.Context, enc wire.Encoding, pod, patch []byte) ([]byte, error) {
+	return o.write(ctx, enc, pod, func(meta wire.Meta, base *corev1.PodStatus) (*corev1.PodStatus, error) {
+		return mergeStatus(meta, base, patch)
+	})
+}
+
+// Replace accepts an update (PUT) of pods/status: written is the pod in item form that the request has brought. Else it is as
+// Patch.
+func (o *Overlay) Replace(ctx context.Context, enc wire.Encoding, pod []byte, writtenEnc wire.Encoding, written []byte) ([]byte, error) {
+	return o.write(ctx, enc, pod, func(meta wire.Meta, base *corev1.PodStatus) (*corev1.PodStatus, error) {
+		to := &corev1.Pod{}
+		decode := to.Unmarshal
+		if writtenEnc != wire.Protobuf {
+			decode = func(b []byte) error { return json.Unmarshal(b, to) }
+		}
+		if err := decode(written); err != nil {
+			return nil, fmt.Errorf("%w: decode pod: %w", ErrInvalid, err)
+		}
+		return replaceStatus(meta, base, to)
+	})
+}
+
+func (o *Overlay) write(ctx context.Context, enc wire.Encoding, pod []byte,
+	apply func(wire.Meta, *corev1.PodStatus) (*corev1.PodStatus, error)) ([]byte, error) {
+	item, err := wire.ParseItem(enc, pod)
+	if err != nil {
+		return nil, fmt.Errorf("read pod: %w", err)
+	}
+	key := Key{item.Namespace, item.Name}
+	o.writing.Lock()
+	defer o.writing.Unlock()
+	seen, err := o.state.Load().applyPod(enc, key, pod)
+	if err != nil {
+		return nil, fmt.Errorf("lay status over pod %s: %w", key, err)
+	}
+	base, err := decodeStatus(enc, seen)
+	if err != nil {
+		return nil, fmt.Errorf("read pod %s: %w", key, err)
+	}
+	status, err := apply(item.Meta, base)
+	if err != nil {
+		return nil, fmt.Errorf("write status of pod %s: %w", key, err)
+	}
+	e, err := newEntry(item.UID, status)
+	if err != nil {
+		return nil, fmt.Errorf("write status of pod %s: %w", key, err)
+	}
+	if err := o.save(ctx, key, e, func(before life, dark bool) life { return before.patched(dark) }); err != nil {
+		return nil, fmt.Errorf("write status of pod %s: %w", key, err)
+	}
+	return spliceStatus(enc, pod, e.status)
+}
+
+func newEntry(uid string, status *corev1.PodStatus) (*entry, error) {
+	raw, err := status.Marshal()
+	if err != nil {
+		return nil, fmt.Errorf("encode pod status: %w", err)
+	}
+	return &entry{uid: uid, status: raw, facts: factsOf(status), when: time.Now()}, nil
+}
+
+// save makes e durable, then the overlay's, with the life that follows from what happened. The caller holds writing.
+func (o *Overlay) save(ctx context.Context, key Key, e *entry, follow func(before life, dark bool) life) error {
+	s := o.state.Load()
+	if before := s.entries[key]; before != nil {
+		e.life = before.life
+	}
+	e.life = follow(e.life, s.dark)
+	var b store.Batch
+	b.Put(o.table, store.Record{Key: key.String(), Identity: e.uid, Value: e.marshal()})
+	var err error
+	if e.saved, err = o.commit(ctx, &b); err != nil {
+		return err
+	}
+	o.change(func(t *transition) {
+		// The link may have come or gone meanwhile.
+		if before := t.entries[key]; before != nil {
+			e.life, e.caughtUp = before.life, before.caughtUp
+		} else {
+			e.life = life{}
+		}
+		e.life = follow(e.life, t.dark)
+		if e.version == 0 {
+			e.caughtUp = nil // the cloud has not seen this status: nothing has caught up with it
+		}
+		t.show(key, e)
+	})
+	return nil
+}
+
+// Report takes the pod out of the API server's answer to a write of its status. The cloud has now what the kubelet knows,
+// and pods that have no entry do not get one. What the entry shows in endpoints is from now on the reported status.
+func (o *Overlay) Report(ctx context.Context, enc wire.Encoding, pod []byte) error {
+	if o.state.Load().live == 0 {
+		return nil
+	}
+	item, err := wire.ParseItem(enc, pod)
+	if err != nil {
+		return fmt.Errorf("read reported pod: %w", err)
+	}
+	key := Key{item.Namespace, item.Name}
+	o.writing.Lock()
+	defer o.writing.Unlock()
+	before := o.state.Load().entries[key]
+	if before == nil || before.state == Lifted || before.uid != item.UID {
+		return nil
+	}
+	status, err := decodeStatus(enc, pod)
+	if err != nil {
+		return fmt.Errorf("read reported pod %s: %w", key, err)
+	}
+	e, err := newEntry(item.UID, status)
+	if err != nil {
+		return fmt.Errorf("note report of pod %s: %w", key, err)
+	}
+	now, at := time.Now(), version(item.Meta)
+	err = o.save(ctx, key, e, func(before life, _ bool) life { return before.reported(at, now) })
+	if err != nil {
+		return fmt.Errorf("note report of pod %s: %w", key, err)
+	}
+	return nil
+}
+
+// Cut tells that the cloud is away.
+func (o *Overlay) Cut() {
+	o.change(func(t *transition) {
+		t.dark = true
+		t.each(func(l life) life { return l.cut() })
+	})
+}
+
+// Heal tells that the cloud is back.
+func (o *Overlay) Heal() {
+	now := time.Now()
+	o.change(func(t *transition) {
+		t.dark = false
+		t.each(func(l life) life { return l.heal(now) })
+	})
+}
+
+// each gives every entry its next life, and shows those whose state changes.
+func (t *transition) each(next func(life) life) {
+	for key, e := range t.entries {
+		if l := next(e.life); l.state != e.state {
+			t.show(key, e.with(l))
+		}
+	}
+}
+
+// See takes a pod as the cloud has it: each that its feed brings, and after a heal once each of Pods, for one whose status went
+// and came back in the dark is not reported. What follows is a note: See never waits, and may be called from within a commit.
+func (o *Overlay) See(enc wire.Encoding, key Key, pod []byte) error {
+	e := o.state.Load().entries[key]
+	if e == nil || e.state == Lifted {
+		return nil
+	}
+	item, err := wire.ParseItem(enc, pod)
+	if err != nil {
+		return fmt.Errorf("read pod %s: %w", key, err)
+	}
+	if item.UID != e.uid {
+		o.Gone(key)
+		return nil
+	}
+	if e.state == Dark {
+		return nil
+	}
+	status, err := decodeStatus(enc, pod)
+	if err != nil {
+		return fmt.Errorf("read pod %s: %w", key, err)
+	}
+	cloud, now := factsOf(status), time.Now()
+	o.change(func(t *transition) {
+		if e := t.entries[key]; e != nil && e.uid == item.UID {
+			t.put(key, e.with(e.seen(cloud.equal(e.facts), now)))
+		}
+	})
+	return nil
+}
+
+// Gone tells that the cloud no longer has a pod. Like See it never waits.
+func (o *Overlay) Gone(key Key) {
+	now := time.Now()
+	o.change(func(t *transition) {
+		if e := t.entries[key]; e != nil && e.state != Lifted {
+			t.show(key, e.with(e.gone(now)))
+		}
+	})
+}
+
+// Lift ends the entries whose time is over, and writes down which have ended. It returns when it wants to be called again;
+// zero if only another event can bring something to do.
+func (o *Overlay) Lift(ctx context.Context) (next time.Time, err error) {
+	o.writing.Lock()
+	defer o.writing.Unlock()
+	forgotten := o.expire(time.Now())
+	var b store.Batch
+	var notes []Key
+	for key, e := range o.state.Load().entries {
+		if e.state == Lifted && !e.saved {
+			b.Put(o.table, store.Record{Key: key.String(), Identity: e.uid, Value: e.marshal()})
+			notes = append(notes, key)
+		}
+		if due := e.due(); !due.IsZero() && (next.IsZero() || due.Before(next)) {
+			next = due
+		}
+	}
+	for _, key := range forgotten {
+		b.Delete(o.table, key.String(), 0, nil)
+	}
+	if b.Len() == 0 {
+		return next, nil
+	}
+	if err := o.store.Commit(ctx, &b); err != nil {
+		return next, fmt.Errorf("write down lifted pod status: %w", err)
+	}
+	o.change(func(t *transition) {
+		for _, key := range notes {
+			e := *t.entries[key]
+			e.saved = true
+			t.put(key, &e)
+		}
+	})
+	return next, nil
+}
+
+// expire lets time pass for all entries, and returns those that are not even noted any more.
+func (o *Overlay) expire(now time.Time) (forgotten []Key) {
+	due := false
+	for _, e := range o.state.Load().entries {
+		_, forget := e.expire(now)
+		due = due || forget || !e.due().IsZero() && !now.Before(e.due())
+	}
+	if !due {
+		return nil
+	}
+	o.change(func(t *transition) {
+		for key, e := range t.entries {
+			l, forget := e.expire(now)
+			switch {
+			case forget:
+				forgotten = append(forgotten, key)
+				delete(t.entries, key)
+			case l.state != e.state:
+				t.show(key, e.with(l))
+			}
+		}
+	})
+	return forgotten
+}
