@@ -15,7 +15,6 @@ const (
 	metaLabels
 	podStatus
 	serviceSpec
-	specPublish
 
 	sliceAddressType
 	sliceEndpoints
@@ -34,9 +33,6 @@ const (
 	addressTarget
 	addressNode
 
-	refKind
-	refNamespace
-	refName
 	refUID
 )
 
@@ -53,7 +49,6 @@ var specs = [...]spec{
 	metaLabels:  {11, protowire.BytesType, true, "labels"},
 	podStatus:   {3, protowire.BytesType, false, "status"},
 	serviceSpec: {2, protowire.BytesType, false, "spec"},
-	specPublish: {13, protowire.VarintType, false, "publishNotReadyAddresses"},
 
 	sliceAddressType:     {4, protowire.BytesType, false, "addressType"},
 	sliceEndpoints:       {2, protowire.BytesType, true, "endpoints"},
@@ -72,10 +67,7 @@ var specs = [...]spec{
 	addressTarget:  {2, protowire.BytesType, false, "targetRef"},
 	addressNode:    {4, protowire.BytesType, false, "nodeName"},
 
-	refKind:      {1, protowire.BytesType, false, "kind"},
-	refNamespace: {2, protowire.BytesType, false, "namespace"},
-	refName:      {3, protowire.BytesType, false, "name"},
-	refUID:       {4, protowire.BytesType, false, "uid"},
+	refUID: {4, protowire.BytesType, false, "uid"},
 }
 
 func (f field) spec() spec { return specs[f] }
@@ -90,7 +82,10 @@ type format interface {
 	set(message []byte, f field, values [][]byte) ([]byte, error)
 	// label returns the value of one key of a map from string to string.
 	label(message []byte, f field, key string) (string, error)
-	// read reads a value into a *string or a *bool.
+	// mentions reports whether one of the values that the path leads to satisfies has. It is quick, it may say yes where it
+	// is not so, and no about a message that is malformed.
+	mentions(message []byte, has func(value []byte) bool, path ...field) bool
+	// read reads a value into a *string, or a message into a type of k8s.io/api.
 	read(value []byte, to any) error
 	// write makes a value of a string or a bool.
 	write(v any) []byte
@@ -136,17 +131,6 @@ func (c *codec) text(message []byte, f field) string {
 		c.keep(c.read(value, &s))
 	}
 	return s
-}
-
-// flag returns nil where a field is absent.
-func (c *codec) flag(message []byte, f field) *bool {
-	value := c.one(message, f)
-	if value == nil {
-		return nil
-	}
-	var b bool
-	c.keep(c.read(value, &b))
-	return &b
 }
 
 // with returns a message with other values of a field.

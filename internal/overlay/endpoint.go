@@ -3,6 +3,11 @@ package overlay
 import (
 	"slices"
 	"strconv"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/utils/ptr"
 
 	"yurt/internal/wire"
 )
@@ -39,20 +44,34 @@ type target struct {
 
 // target reads an object reference. ok is false if it leads to something else than a pod.
 func (c *codec) target(reference []byte) (t target, ok bool) {
-	if reference == nil || c.text(reference, refKind) != "Pod" {
+	if reference == nil {
 		return t, false
 	}
-	t.Namespace, t.Name, t.uid = c.text(reference, refNamespace), c.text(reference, refName), c.text(reference, refUID)
-	return t, c.err == nil && t.uid != ""
+	var r corev1.ObjectReference
+	c.keep(c.read(reference, &r))
+	return target{Key{r.Namespace, r.Name}, string(r.UID)}, r.Kind == "Pod" && r.UID != ""
 }
 
 // look is what a function that shows endpoints wants to know of the overlay.
 type look struct {
+	// uid reports whether a pod with this uid may show.
+	uid func([]byte) bool
 	// pod returns what is known of an endpoint's pod, if that shows in this object.
 	pod func(target) (facts, bool)
 	// publishes reports whether the Service that the object belongs to wants addresses of pods that are not ready. known is
 	// false if nobody can tell.
 	publishes func() (publishes, known bool)
+}
+
+// lookUp returns the pod of an endpoint and what is known of it.
+func (c *codec) lookUp(endpoint []byte, l look, reference field) (t target, f facts, ok bool) {
+	if !c.mentions(endpoint, l.uid, reference, refUID) {
+		return t, f, false
+	}
+	if t, ok = c.target(c.one(endpoint, reference)); ok {
+		f, ok = l.pod(t)
+	}
+	return t, f, ok
 }
 
 // shown is an object with the overlay laid over it.
@@ -75,16 +94,13 @@ func (c *codec) endpoint(raw []byte) endpoint {
 		c.keep(c.read(value, &address))
 		e.addresses = append(e.addresses, address)
 	}
-	conditions := c.one(raw, endpointConditions)
-	flag := func(f field, absent bool) bool {
-		if b := c.flag(conditions, f); b != nil {
-			return *b
-		}
-		return absent
+	var conditions discoveryv1.EndpointConditions
+	if value := c.one(raw, endpointConditions); value != nil {
+		c.keep(c.read(value, &conditions))
 	}
-	e.ready = flag(conditionReady, true)
-	e.serving = flag(conditionServing, e.ready)
-	e.terminating = flag(conditionTerminating, false)
+	e.ready = ptr.Deref(conditions.Ready, true)
+	e.serving = ptr.Deref(conditions.Serving, e.ready)
+	e.terminating = ptr.Deref(conditions.Terminating, false)
 	return e
 }
 
@@ -112,10 +128,10 @@ func (f facts) family(addressType string) []string {
 
 // want returns the endpoint that the cloud's controller would make of a pod with these facts. ok is false where it would make
 // none: of a pod that has ended, or has no address.
-func (f facts) want(have endpoint, addressType string, publishes bool) (e endpoint, ok bool) {
+func (f facts) want(have endpoint, addressType string, publishes func() bool) (e endpoint, ok bool) {
 	e = endpoint{
 		addresses:   f.family(addressType),
-		ready:       publishes || f.ready && !have.terminating,
+		ready:       f.ready && !have.terminating || publishes(),
 		serving:     f.ready,
 		terminating: have.terminating,
 	}
@@ -125,26 +141,24 @@ func (f facts) want(have endpoint, addressType string, publishes bool) (e endpoi
 // showSlice lays the overlay over an EndpointSlice.
 func (c *codec) showSlice(item []byte, l look) shown {
 	s := shown{item: item}
+	if !c.mentions(item, l.uid, sliceEndpoints, endpointTarget, refUID) {
+		return s
+	}
 	all := c.many(item, sliceEndpoints)
 	addressType := c.text(item, sliceAddressType)
 	if addressType != "IPv4" && addressType != "IPv6" {
 		return s
 	}
-	publishes := lazy(func() bool { return c.slicePublishes(all, l) })
+	publishes := sync.OnceValue(func() bool { return c.slicePublishes(all, l) })
 	var out [][]byte
 	for _, raw := range all {
-		t, ok := c.target(c.one(raw, endpointTarget))
-		if !ok {
-			out = append(out, raw)
-			continue
-		}
-		f, ok := l.pod(t)
+		t, f, ok := c.lookUp(raw, l, endpointTarget)
 		if !ok {
 			out = append(out, raw)
 			continue
 		}
 		have := c.endpoint(raw)
-		want, there := f.want(have, addressType, publishes())
+		want, there := f.want(have, addressType, publishes)
 		switch {
 		case !there:
 			s.changed = append(s.changed, t)
@@ -160,16 +174,6 @@ func (c *codec) showSlice(item []byte, l look) shown {
 		s.item = c.with(item, sliceEndpoints, out...)
 	}
 	return s
-}
-
-func lazy(f func() bool) func() bool {
-	var value, known bool
-	return func() bool {
-		if !known {
-			value, known = f(), true
-		}
-		return value
-	}
 }
 
 // slicePublishes decides whether not ready addresses are published. The slice itself does not say it. But an endpoint that is

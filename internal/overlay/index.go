@@ -108,7 +108,7 @@ func (x *Index) pods(item []byte) ([]Key, error) {
 // on the cloud's word counts there.
 func (o *Overlay) seeEndpoints(at object, enc wire.Encoding, item []byte) error {
 	s := o.state.Load()
-	if s.live == 0 || s.dark {
+	if len(s.uids) == 0 || s.dark {
 		return nil
 	}
 	meta, err := wire.ParseItem(enc, item)
@@ -116,7 +116,7 @@ func (o *Overlay) seeEndpoints(at object, enc wire.Encoding, item []byte) error 
 		return err
 	}
 	v := version(meta.Meta)
-	result, err := o.show(codecOf(enc), at, item, func(t target) (facts, bool) {
+	result, err := o.show(codecOf(enc), at, item, s.hasUID, func(t target) (facts, bool) {
 		e, ok := s.entries[t.Key]
 		return factsIf(e, ok && e.uid == t.uid && e.proves(v))
 	})
@@ -130,7 +130,7 @@ func (o *Overlay) seeEndpoints(at object, enc wire.Encoding, item []byte) error 
 				continue
 			}
 			if _, marked := e.caughtUp[at]; !marked {
-				t.put(pod.Key, e.withMark(at, v))
+				t.entries[pod.Key] = e.withMark(at, v)
 			}
 		}
 	})

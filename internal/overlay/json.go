@@ -142,6 +142,30 @@ func (j jsonFormat) label(message []byte, f field, key string) (string, error) {
 	return labels[key], nil
 }
 
+// mentions looks for the path's last key wherever it is. No API server escapes the letters of a key.
+func (jsonFormat) mentions(message []byte, has func([]byte) bool, path ...field) bool {
+	key := []byte(`"` + path[len(path)-1].spec().key + `"`)
+	for {
+		at := bytes.Index(message, key)
+		if at < 0 {
+			return false
+		}
+		message = message[at+len(key):]
+		value := bytes.TrimLeft(message, " \t\r\n:")
+		if len(value) == 0 || value[0] != '"' {
+			continue
+		}
+		value = value[1:]
+		end := bytes.IndexByte(value, '"')
+		if end < 0 {
+			return false
+		}
+		if bytes.IndexByte(value[:end], '\\') >= 0 || has(value[:end]) {
+			return true
+		}
+	}
+}
+
 func (jsonFormat) read(value []byte, to any) error {
 	if err := json.Unmarshal(value, to); err != nil {
 		return malformedJSON(err)

@@ -6,6 +6,10 @@ import "net/netip"
 // the family of its Service.
 func (c *codec) showEndpoints(item []byte, l look) shown {
 	s := shown{item: item}
+	if !c.mentions(item, l.uid, subsets, subsetReady, addressTarget, refUID) &&
+		!c.mentions(item, l.uid, subsets, subsetNotReady, addressTarget, refUID) {
+		return s
+	}
 	var out [][]byte
 	for _, raw := range c.many(item, subsets) {
 		before := len(s.changed)
@@ -47,11 +51,7 @@ func (c *codec) showSubset(raw []byte, l look, s *shown) []byte {
 
 // showAddress returns an address as it should be now, and in which list.
 func (c *codec) showAddress(raw []byte, isReady bool, l look, s *shown) (address []byte, ready, there bool) {
-	t, ok := c.target(c.one(raw, addressTarget))
-	if !ok {
-		return raw, isReady, true
-	}
-	f, ok := l.pod(t)
+	t, f, ok := c.lookUp(raw, l, addressTarget)
 	if !ok {
 		return raw, isReady, true
 	}

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"yurt/internal/store"
 	"yurt/internal/wire"
 )
@@ -55,8 +57,8 @@ type state struct {
 	dark    bool
 	seq     uint64        // number of the newest change that clients see
 	changed chan struct{} // closed when there is a newer state with another seq
-	live    int           // entries that are not lifted
 	entries map[Key]*entry
+	uids    map[string]struct{} // of the entries that are not lifted
 }
 
 // Open reads the overlay out of the store. An entry that can't be read is left out: its pod shows as the cloud has it, until
@@ -92,20 +94,26 @@ func Open(s *store.Store, opts Options) (*Overlay, error) {
 		}
 		first.seq++
 		e.seq = first.seq
-		first.put(key, e)
+		first.entries[key] = e
 	}
+	first.collect()
 	o.state.Store(first)
 	return o, nil
 }
 
-func (s *state) put(key Key, e *entry) {
-	if before, ok := s.entries[key]; ok && before.state != Lifted {
-		s.live--
+// collect gathers the uids of the entries.
+func (s *state) collect() {
+	s.uids = map[string]struct{}{}
+	for _, e := range s.entries {
+		if e.state != Lifted {
+			s.uids[e.uid] = struct{}{}
+		}
 	}
-	if e.state != Lifted {
-		s.live++
-	}
-	s.entries[key] = e
+}
+
+func (s *state) hasUID(uid []byte) bool {
+	_, ok := s.uids[string(uid)]
+	return ok
 }
 
 // transition is a change of the overlay being made.
@@ -118,7 +126,7 @@ type transition struct {
 func (t *transition) show(key Key, e *entry) {
 	e.seq = t.seq + 1
 	t.visible = true
-	t.put(key, e)
+	t.entries[key] = e
 }
 
 // change makes the next state. It waits for nothing.
@@ -129,6 +137,7 @@ func (o *Overlay) change(f func(*transition)) {
 	t := &transition{state: *before}
 	t.entries = maps.Clone(before.entries)
 	f(t)
+	t.collect()
 	if t.visible {
 		t.seq++
 		t.changed = make(chan struct{})
@@ -188,7 +197,7 @@ func (o *Overlay) State(pod Key) (State, bool) {
 // better than none.
 func (o *Overlay) Apply(kind Kind, enc wire.Encoding, key Key, item []byte) (shows []byte, changed bool, err error) {
 	s := o.state.Load()
-	if s.live == 0 {
+	if len(s.uids) == 0 {
 		return item, false, nil
 	}
 	switch kind {
@@ -223,7 +232,7 @@ func (s *state) applyPod(enc wire.Encoding, key Key, item []byte) ([]byte, error
 func (o *Overlay) applyEndpoints(s *state, at object, enc wire.Encoding, item []byte) (shown, error) {
 	c := codecOf(enc)
 	var atVersion lazyVersion
-	return o.show(c, at, item, func(t target) (facts, bool) {
+	return o.show(c, at, item, s.hasUID, func(t target) (facts, bool) {
 		e, ok := s.entries[t.Key]
 		if !ok || e.uid != t.uid || !e.overEndpoint() {
 			return facts{}, false
@@ -251,8 +260,8 @@ func (v *lazyVersion) of(c *codec, enc wire.Encoding, item []byte) uint64 {
 }
 
 // show lays what pod returns over an object.
-func (o *Overlay) show(c *codec, at object, item []byte, pod func(target) (facts, bool)) (shown, error) {
-	l := look{pod: pod}
+func (o *Overlay) show(c *codec, at object, item []byte, uid func([]byte) bool, pod func(target) (facts, bool)) (shown, error) {
+	l := look{uid: uid, pod: pod}
 	var s shown
 	if at.kind == Endpoints {
 		l.publishes = func() (bool, bool) { return o.publishes(at.Namespace, at.Name) }
@@ -276,11 +285,14 @@ const serviceNameLabel = "kubernetes.io/service-name"
 // PublishesNotReady reads a Service, for Options.Publishes.
 func PublishesNotReady(enc wire.Encoding, service []byte) (bool, error) {
 	c := codecOf(enc)
-	publishes := c.flag(c.one(service, serviceSpec), specPublish)
+	var spec corev1.ServiceSpec
+	if value := c.one(service, serviceSpec); value != nil {
+		c.keep(c.read(value, &spec))
+	}
 	if c.err != nil {
 		return false, fmt.Errorf("read service: %w", c.err)
 	}
-	return publishes != nil && *publishes, nil
+	return spec.PublishNotReadyAddresses, nil
 }
 
 // commit makes records durable. A disk that does not take them, full or failing, must not leave the Services of a dark node

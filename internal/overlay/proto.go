@@ -118,20 +118,36 @@ func (p protoFormat) label(message []byte, f field, key string) (string, error) 
 	return "", nil
 }
 
+func (p protoFormat) mentions(message []byte, has func([]byte) bool, path ...field) bool {
+	want := path[0].spec()
+	for len(message) > 0 {
+		got, rest, err := p.next(message)
+		if err != nil {
+			return false
+		}
+		message = rest
+		if got.num != want.num || got.typ != want.typ {
+			continue
+		}
+		if len(path) == 1 && has(got.value) || len(path) > 1 && p.mentions(got.value, has, path[1:]...) {
+			return true
+		}
+	}
+	return false
+}
+
 func (protoFormat) read(value []byte, to any) error {
 	switch to := to.(type) {
 	case *string:
 		*to = string(value)
-	case *bool:
-		v, n := protowire.ConsumeVarint(value)
-		if n < 0 {
-			return malformed(n)
+		return nil
+	case interface{ Unmarshal([]byte) error }:
+		if err := to.Unmarshal(value); err != nil {
+			return fmt.Errorf("%w protobuf: %w", wire.ErrMalformed, err)
 		}
-		*to = protowire.DecodeBool(v)
-	default:
-		panic(fmt.Sprintf("overlay: protobuf has no %T here", to))
+		return nil
 	}
-	return nil
+	panic(fmt.Sprintf("overlay: protobuf has no %T here", to))
 }
 
 func (protoFormat) write(v any) []byte {

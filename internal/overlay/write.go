@@ -112,7 +112,7 @@ func (o *Overlay) save(ctx context.Context, key Key, e *entry, follow func(befor
 // Report takes the pod out of the API server's answer to a write of its status. The cloud has now what the kubelet knows,
 // and pods that have no entry do not get one. What the entry shows in endpoints is from now on the reported status.
 func (o *Overlay) Report(ctx context.Context, enc wire.Encoding, pod []byte) error {
-	if o.state.Load().live == 0 {
+	if len(o.state.Load().uids) == 0 {
 		return nil
 	}
 	item, err := wire.ParseItem(enc, pod)
@@ -193,7 +193,7 @@ func (o *Overlay) See(enc wire.Encoding, key Key, pod []byte) error {
 	cloud, now := factsOf(status), time.Now()
 	o.change(func(t *transition) {
 		if e := t.entries[key]; e != nil && e.uid == item.UID {
-			t.put(key, e.with(e.seen(cloud.equal(e.facts), now)))
+			t.entries[key] = e.with(e.seen(cloud.equal(e.facts), now))
 		}
 	})
 	return nil
@@ -239,7 +239,7 @@ func (o *Overlay) Lift(ctx context.Context) (next time.Time, err error) {
 		for _, key := range notes {
 			e := *t.entries[key]
 			e.saved = true
-			t.put(key, &e)
+			t.entries[key] = &e
 		}
 	})
 	return next, nil
