@@ -186,9 +186,17 @@ func (s *site) checkEventsReplayed(t *testing.T, booted time.Time) {
 		}
 		return nil
 	})
-	status, err := s.hub(t.Context())
-	must(t, err)
-	if status.Journal.Pending != 0 || status.Journal.Dropped != 0 {
-		t.Errorf("journal after the replay: %+v", status.Journal)
-	}
+	await(t, "the journal is replayed", 30*time.Second, func(ctx context.Context) error {
+		status, err := s.hub(ctx)
+		if err != nil {
+			return err
+		}
+		if status.Journal.Pending != 0 {
+			return fmt.Errorf("%+v", status.Journal)
+		}
+		if status.Journal.Dropped != 0 {
+			t.Fatalf("events were dropped: %+v", status.Journal)
+		}
+		return nil
+	})
 }
