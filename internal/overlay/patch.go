@@ -65,6 +65,23 @@ func keep(status, base *corev1.PodStatus) {
 	if status.ResourceClaimStatuses == nil {
 		status.ResourceClaimStatuses = base.ResourceClaimStatuses
 	}
+	if status.ExtendedResourceClaimStatus == nil {
+		status.ExtendedResourceClaimStatus = base.ExtendedResourceClaimStatus
+	}
+	if status.NodeAllocatableResourceClaimStatuses == nil {
+		status.NodeAllocatableResourceClaimStatuses = base.NodeAllocatableResourceClaimStatuses
+	}
+	keepGenerations(status, base)
+	// podIP is the first of podIPs, and wins over them.
+	switch {
+	case status.PodIP != "" && (len(status.PodIPs) == 0 || status.PodIPs[0].IP != status.PodIP):
+		status.PodIPs = []corev1.PodIP{{IP: status.PodIP}}
+	case len(status.PodIPs) > 0:
+		status.PodIP = status.PodIPs[0].IP
+	}
+}
+
+func keepGenerations(status, base *corev1.PodStatus) {
 	if status.ObservedGeneration == 0 {
 		status.ObservedGeneration = base.ObservedGeneration
 	}
@@ -75,12 +92,5 @@ func keep(status, base *corev1.PodStatus) {
 				c.ObservedGeneration = before.ObservedGeneration
 			}
 		}
-	}
-	// podIP is the first of podIPs, and wins over them.
-	switch {
-	case status.PodIP != "" && (len(status.PodIPs) == 0 || status.PodIPs[0].IP != status.PodIP):
-		status.PodIPs = []corev1.PodIP{{IP: status.PodIP}}
-	case len(status.PodIPs) > 0:
-		status.PodIP = status.PodIPs[0].IP
 	}
 }

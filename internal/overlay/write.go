@@ -209,18 +209,22 @@ func (o *Overlay) Gone(key Key) {
 	})
 }
 
-// Lift ends the entries whose time is over, and writes down which have ended. It returns when it wants to be called again;
-// zero if only another event can bring something to do.
+// retry is how soon Lift wants to be called again after the store has not taken something.
+const retry = 10 * time.Second
+
+// Lift ends the entries whose time is over, and writes down what the store does not have yet: which entries have ended, and
+// those that it once did not take. It is to be called after each change that clients see, and when it says so itself; next
+// is zero if time alone brings nothing to do.
 func (o *Overlay) Lift(ctx context.Context) (next time.Time, err error) {
 	o.writing.Lock()
 	defer o.writing.Unlock()
 	forgotten := o.expire(time.Now())
 	var b store.Batch
-	var notes []Key
+	unsaved := map[Key]State{}
 	for key, e := range o.state.Load().entries {
-		if e.state == Lifted && !e.saved {
+		if !e.saved {
 			b.Put(o.table, store.Record{Key: key.String(), Identity: e.uid, Value: e.marshal()})
-			notes = append(notes, key)
+			unsaved[key] = e.state
 		}
 		if due := e.due(); !due.IsZero() && (next.IsZero() || due.Before(next)) {
 			next = due
@@ -233,13 +237,15 @@ func (o *Overlay) Lift(ctx context.Context) (next time.Time, err error) {
 		return next, nil
 	}
 	if err := o.store.Commit(ctx, &b); err != nil {
-		return next, fmt.Errorf("write down lifted pod status: %w", err)
+		return time.Now().Add(retry), fmt.Errorf("write down pod status: %w", err)
 	}
 	o.change(func(t *transition) {
-		for _, key := range notes {
-			e := *t.entries[key]
-			e.saved = true
-			t.entries[key] = &e
+		for key, state := range unsaved {
+			// Since the commit an entry may have ended, which is another thing to write down.
+			if e := *t.entries[key]; (e.state == Lifted) == (state == Lifted) {
+				e.saved = true
+				t.entries[key] = &e
+			}
 		}
 	})
 	return next, nil
