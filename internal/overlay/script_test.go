@@ -118,7 +118,8 @@ func (w *world) check(err error) {
 
 func (w *world) print(format string, args ...any) { fmt.Fprintf(&w.out, format+"\n", args...) }
 
-func (w *world) arg(n int) string { return w.d.CmdArgs[n].Key }
+// subject is the object that a command is about: its first argument.
+func (w *world) subject() string { return w.d.CmdArgs[0].Key }
 
 func (w *world) option(name, absent string) string {
 	for _, arg := range w.d.CmdArgs {
@@ -139,7 +140,7 @@ func (w *world) run() {
 	case "endpoints": // endpoints SERVICE [version=] and its addresses
 		w.endpoints()
 	case "service": // service NAME publishes=yes|no: the node sees it
-		w.services[w.arg(0)] = w.option("publishes", "no") == "yes"
+		w.services[w.subject()] = w.option("publishes", "no") == "yes"
 	case "patch": // patch POD and the patch: the kubelet writes while the cloud is away
 		w.patch()
 	case "put":
@@ -148,10 +149,10 @@ func (w *world) run() {
 		w.report()
 	case "see": // see POD: a feed has brought it
 		for _, enc := range encodings() {
-			w.check(w.overlay.See(enc, Key{"shop", w.arg(0)}, encode(w.t, enc, w.pods[w.arg(0)])))
+			w.check(w.overlay.See(enc, Key{"shop", w.subject()}, encode(w.t, enc, w.pods[w.subject()])))
 		}
 	case "gone":
-		w.overlay.Gone(Key{"shop", w.arg(0)})
+		w.overlay.Gone(Key{"shop", w.subject()})
 	case "cut":
 		w.overlay.Cut()
 	case "heal":
@@ -177,7 +178,7 @@ func (w *world) meta(name string) metav1.ObjectMeta {
 }
 
 func (w *world) pod() {
-	p := &corev1.Pod{ObjectMeta: w.meta(w.arg(0))}
+	p := &corev1.Pod{ObjectMeta: w.meta(w.subject())}
 	p.Spec.NodeName = "edge"
 	p.Spec.Containers = []corev1.Container{{Name: "main", Image: "shop/main"}}
 	w.check(json.Unmarshal([]byte(w.d.Input), &p.Status))
@@ -186,7 +187,7 @@ func (w *world) pod() {
 
 // slice reads endpoints as "POD ADDRESS... [ready] [serving] [terminating] [uid=] [node=]"; "-" is no pod.
 func (w *world) slice() {
-	s := &discoveryv1.EndpointSlice{ObjectMeta: w.meta(w.arg(0)), AddressType: discoveryv1.AddressType(w.option("type", "IPv4"))}
+	s := &discoveryv1.EndpointSlice{ObjectMeta: w.meta(w.subject()), AddressType: discoveryv1.AddressType(w.option("type", "IPv4"))}
 	s.Labels = map[string]string{"app": "shop", discoveryv1.LabelServiceName: w.option("service", "web")}
 	for line := range strings.Lines(w.d.Input) {
 		words := strings.Fields(line)
@@ -205,7 +206,7 @@ func (w *world) slice() {
 }
 
 func (w *world) endpoints() {
-	e := &corev1.Endpoints{ObjectMeta: w.meta(w.arg(0))}
+	e := &corev1.Endpoints{ObjectMeta: w.meta(w.subject())}
 	subset := corev1.EndpointSubset{Ports: []corev1.EndpointPort{{Port: 80}}}
 	for line := range strings.Lines(w.d.Input) {
 		words := strings.Fields(line)
@@ -265,7 +266,7 @@ func encode(t testing.TB, enc wire.Encoding, o marshaler) []byte {
 
 // patch writes twice, to the pod in JSON and in protobuf: the same patch once more changes nothing.
 func (w *world) patch() {
-	p := w.pods[w.arg(0)]
+	p := w.pods[w.subject()]
 	for _, enc := range encodings() {
 		item, err := w.overlay.Patch(w.t.Context(), enc, encode(w.t, enc, p), []byte(w.d.Input))
 		if err != nil {
@@ -280,7 +281,7 @@ func (w *world) patch() {
 }
 
 func (w *world) put() {
-	p := w.pods[w.arg(0)]
+	p := w.pods[w.subject()]
 	written := p.DeepCopy()
 	written.UID = types.UID(w.option("uid", string(p.UID)))
 	written.ResourceVersion = w.option("version", p.ResourceVersion)
@@ -297,7 +298,7 @@ func (w *world) put() {
 }
 
 func (w *world) report() {
-	p := w.pods[w.arg(0)]
+	p := w.pods[w.subject()]
 	var patch corev1.Pod
 	w.check(json.Unmarshal([]byte(w.d.Input), &patch.Status))
 	p.Status, p.ResourceVersion = patch.Status, w.option("version", "10")
@@ -442,6 +443,7 @@ func (w *world) changes() {
 	pods, w.seq = w.overlay.Since(w.seq)
 	for _, pod := range pods {
 		line := "pod " + pod.Name
+		var below []string
 		for kind, word := range map[Kind]string{EndpointSlices: "slices", Endpoints: "endpoints"} {
 			naming := w.indexes[kind][wire.Protobuf].Naming(pod)
 			if diff := cmp.Diff(naming, w.indexes[kind][wire.JSON].Naming(pod)); diff != "" {
@@ -450,10 +452,10 @@ func (w *world) changes() {
 			if len(naming) > 0 && kind == EndpointSlices {
 				line += fmt.Sprintf(", %s %v", word, naming)
 			} else if len(naming) > 0 {
-				defer w.print("  %s %v", word, naming)
+				below = append(below, fmt.Sprintf("  %s %v", word, naming))
 			}
 		}
-		w.print("%s", line)
+		w.print("%s", strings.Join(append([]string{line}, below...), "\n"))
 	}
 	if len(pods) == 0 {
 		w.print("none")

@@ -17,9 +17,9 @@ import (
 	"yurt/internal/wire"
 )
 
-// unknown appends a field that no release knows to a protobuf message.
-func unknown(message []byte) []byte {
-	return protowire.AppendString(protowire.AppendTag(message, 1999, protowire.BytesType), "from the future")
+// unknown is a protobuf field that no release knows.
+func unknown() []byte {
+	return protowire.AppendString(protowire.AppendTag(nil, 1999, protowire.BytesType), "from the future")
 }
 
 func message(num protowire.Number, parts ...[]byte) []byte {
@@ -43,16 +43,16 @@ func lookup(f facts) look {
 
 // TestSpliceProtobufKeepsOthers builds the expected bytes by hand: what is unknown stays at every level, in its place.
 func TestSpliceProtobufKeepsOthers(t *testing.T) {
-	reference := message(4, text(1, "Pod"), text(2, "shop"), text(3, "a"), text(4, "a-1"), unknown(nil))
-	other := message(2, text(1, "10.0.0.9"), unknown(nil))
+	reference := message(4, text(1, "Pod"), text(2, "shop"), text(3, "a"), text(4, "a-1"), unknown())
+	other := message(2, text(1, "10.0.0.9"), unknown())
 	slice := func(address string, ready bool) []byte {
 		return bytes.Join([][]byte{
-			message(1, text(1, "web-x"), unknown(nil)),
+			message(1, text(1, "web-x"), unknown()),
 			other,
-			message(2, text(1, address), message(2, flag(1, ready), flag(2, ready), flag(3, false), unknown(nil)), text(3, "host"), reference, unknown(nil)),
+			message(2, text(1, address), message(2, flag(1, ready), flag(2, ready), flag(3, false), unknown()), text(3, "host"), reference, unknown()),
 			message(3, text(1, "http")),
 			text(4, "IPv4"),
-			unknown(nil),
+			unknown(),
 		}, nil)
 	}
 	c := codecOf(wire.Protobuf)
@@ -67,7 +67,7 @@ func TestSpliceProtobufKeepsOthers(t *testing.T) {
 	}
 
 	pod := func(status []byte) []byte {
-		return bytes.Join([][]byte{message(1, text(1, "a"), unknown(nil)), message(2, unknown(nil)), message(3, status), unknown(nil)}, nil)
+		return bytes.Join([][]byte{message(1, text(1, "a"), unknown()), message(2, unknown()), message(3, status), unknown()}, nil)
 	}
 	spliced, err := spliceStatus(wire.Protobuf, pod(text(1, "Pending")), text(1, "Running"))
 	if err != nil {
@@ -124,7 +124,7 @@ func FuzzSplice(f *testing.F) {
 		f.Add(enc == wire.JSON, encode(f, enc, pod))
 		f.Add(enc == wire.JSON, encode(f, enc, &corev1.Endpoints{Subsets: []corev1.EndpointSubset{{Addresses: []corev1.EndpointAddress{{IP: "10.0.0.1"}}}}}))
 	}
-	f.Add(false, unknown(nil))
+	f.Add(false, unknown())
 	f.Add(true, []byte(`{"endpoints":null,"endpoints":[]}`))
 	f.Fuzz(func(t *testing.T, inJSON bool, b []byte) {
 		enc := wire.Protobuf
