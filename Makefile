@@ -7,8 +7,8 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 export GOFLAGS := $(strip $(GOFLAGS) -buildvcs=false)
 
 # Tests that boot clusters need root and the machine to themselves: they run one after the other, after all the others.
-cluster_tests = ./internal/playground/cluster/... ./test/e2e/...
-other_tests   = $(shell $(GO) list -e ./... | grep -vE '^yurt/(internal/playground/cluster|test/e2e)(/|$$)')
+cluster_tests = ./internal/playground/cluster/... ./test/e2e/... ./test/cloud/...
+other_tests   = $(shell $(GO) list -e ./... | grep -vE '^yurt/(internal/playground/cluster|test/(e2e|cloud))(/|$$)')
 run_on_clusters = $(GO) test -count=1 -v -p 1 -timeout 40m $(if $(RUN),-run '$(RUN)') $(cluster_tests)
 
 golangci_lint = $(GO) tool -modfile=tools/go.mod golangci-lint

@@ -229,13 +229,27 @@ func TestAutonomyEnds(t *testing.T) {
 		}
 		return nil
 	})
-	must(t, s.patchNode(t.Context(), bare, `{"metadata":{"annotations":{"node.openyurt.io/autonomy-duration":"for ever"}}}`))
-	await(t, "the node says what is wrong with its annotation", 10*time.Second, func(ctx context.Context) error {
-		c, err := s.nodeCondition(ctx, bare, "PodsProtected")
-		if err == nil && (c.Reason != "InvalidAnnotation" || !strings.Contains(c.Message, `"for ever"`)) {
-			err = fmt.Errorf("it says %s: %s", c.Reason, c.Message)
+	for _, slip := range []string{"for ever", "10"} {
+		must(t, s.patchNode(t.Context(), bare, fmt.Sprintf(`{"metadata":{"annotations":{"node.openyurt.io/autonomy-duration":%q}}}`, slip)))
+		await(t, "the node says what is wrong with its annotation", 10*time.Second, func(ctx context.Context) error {
+			c, err := s.nodeCondition(ctx, bare, "PodsProtected")
+			if err == nil && (c.Reason != "InvalidAnnotation" || !strings.Contains(c.Message, fmt.Sprintf("%q", slip))) {
+				err = fmt.Errorf("it says %s: %s", c.Reason, c.Message)
+			}
+			return err
+		})
+	}
+	await(t, "an event says so, and that it happened again", 10*time.Second, func(ctx context.Context) error {
+		events, err := s.client.EventsV1().Events("").List(ctx, metav1.ListOptions{FieldSelector: "regarding.kind=Node,regarding.name=" + bare})
+		if err != nil {
+			return err
 		}
-		return err
+		for _, e := range events.Items {
+			if e.Reason == "InvalidAutonomyDuration" && e.Type == corev1.EventTypeWarning && e.Series != nil {
+				return nil
+			}
+		}
+		return errors.New("there is none")
 	})
 }
 

@@ -26,7 +26,7 @@ func (r right) String() string {
 //
 //	list, watch and patch of pods, watch of nodes   TestDarkNodesKeepTheirPods
 //	patch of pods/status, nodes/status              TestDarkNodesKeepTheirPods
-//	create and patch of events                      TestDarkNodesKeepTheirPods, TestProtectionOutlivesTheController
+//	create and patch of events                      TestDarkNodesKeepTheirPods, TestAutonomyEnds
 //	policies and bindings                           TestPolicyIsPutBack
 //	leases                                          TestProtectionOutlivesTheController
 func TestRolesAreWhatIsUsed(t *testing.T) {
