@@ -298,6 +298,7 @@ func TestUpgrade(t *testing.T) {
 			if err != nil || resp.StatusCode != http.StatusSwitchingProtocols || resp.Header.Get("Upgrade") != protocol {
 				t.Fatalf("got %+v, %v", resp, err)
 			}
+			defer resp.Body.Close()
 			fmt.Fprintf(conn, "hello\n")
 			rest, err := io.ReadAll(r)
 			if err != nil || string(rest) != "echo hello\n" {

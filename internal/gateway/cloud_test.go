@@ -149,17 +149,16 @@ func (c *cloud) put(path, value string) object {
 	return o
 }
 
-func (c *cloud) remove(path string) bool {
+func (c *cloud) remove(path string) {
 	o, ok := c.objects[path]
 	if !ok {
-		return false
+		return
 	}
 	c.revision++
 	o.revision = c.revision
 	delete(c.objects, path)
 	c.events = append(c.events, event{wire.Deleted, o})
 	c.stir()
-	return true
 }
 
 // RoundTrip answers as the API server, or what is in its place, does.

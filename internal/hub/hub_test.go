@@ -54,7 +54,7 @@ func newSite(t *testing.T) *site {
 	bundle := append(pemOf("CERTIFICATE", s.api.Certificate().Raw), pemOf("CERTIFICATE", s.ca.certificate.Raw)...)
 	s.write("ca.pem", bundle)
 	client := s.ca.issue(t, "system:node:edge")
-	key, err := x509.MarshalECPrivateKey(client.PrivateKey.(*ecdsa.PrivateKey)) //nolint:errcheck // made as one
+	key, err := x509.MarshalECPrivateKey(client.PrivateKey.(*ecdsa.PrivateKey))
 	s.must(err)
 	s.write("client.pem", append(pemOf("CERTIFICATE", client.Certificate[0]), pemOf("EC PRIVATE KEY", key)...))
 	s.write("kubeconfig", fmt.Appendf(nil, `{
@@ -118,7 +118,7 @@ func (s *site) config() Config {
 }
 
 // run starts a hub. stop ends it, and fails the test if that takes long.
-func (s *site) run() (h *Hub, stop func()) {
+func (s *site) run() (hub *Hub, stop func()) {
 	s.t.Helper()
 	h, err := New(s.config())
 	s.must(err)
@@ -154,7 +154,7 @@ func newAuthority(t *testing.T) authority {
 	}
 	a := authority{certificate: template}
 	made := a.sign(t, template)
-	a.key = made.PrivateKey.(*ecdsa.PrivateKey) //nolint:errcheck // made as one
+	a.key = made.PrivateKey.(*ecdsa.PrivateKey)
 	a.certificate = made.Leaf
 	return a
 }
@@ -272,6 +272,7 @@ func TestRestart(t *testing.T) {
 	fmt.Fprint(conn, "GET /api/v1/namespaces/shop/pods/p/exec HTTP/1.1\r\nHost: hub\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
 	upgraded, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	s.must(err)
+	defer upgraded.Body.Close()
 	if upgraded.StatusCode != http.StatusSwitchingProtocols {
 		t.Errorf("upgrade: %s", upgraded.Status)
 	}

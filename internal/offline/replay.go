@@ -41,29 +41,25 @@ var errWait = errors.New("the API server does not take events now")
 func (j *Journal) Run(ctx context.Context) error {
 	retry := backoff.Backoff{Base: time.Second, Cap: time.Minute}
 	var r replayer
-	for {
-		if err := j.up.WaitUp(ctx); err != nil {
-			return nil
+	for ctx.Err() == nil {
+		if j.up.WaitUp(ctx) != nil {
+			continue
 		}
-		if j.Stats().Pending > 0 {
-			if err := backoff.Sleep(ctx, rand.N(replayJitter)); err != nil {
-				return nil
-			}
+		if j.Stats().Pending > 0 && backoff.Sleep(ctx, rand.N(replayJitter)) != nil {
+			continue
 		}
 		if err := j.replay(ctx, &r); err != nil {
 			j.log.Debug("journal replay interrupted", "error", err)
-			if retry.Wait(ctx) != nil {
-				return nil
-			}
+			_ = retry.Wait(ctx) // its error is ctx's
 			continue
 		}
 		retry.Reset()
 		select {
 		case <-j.wake:
 		case <-ctx.Done():
-			return nil
 		}
 	}
+	return nil
 }
 
 // replayer remembers an entry that the API server has answered with 500.
@@ -140,7 +136,7 @@ func (j *Journal) send(ctx context.Context, number uint64, cred credential.Crede
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, e.Method, e.Path, bytes.NewReader(e.Body))
 	if err != nil {
-		return unsendable, nil //nolint:nilerr // it has been journaled by mistake
+		return unsendable, nil
 	}
 	r.Header.Set("Content-Type", e.ContentType)
 	r.Header.Set("Accept", "application/json")
