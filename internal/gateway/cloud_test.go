@@ -227,6 +227,8 @@ func (c *cloud) serve(r *http.Request, q *request.Request, cred credential.Crede
 		return respond(http.StatusNotFound, "text/plain", []byte("404 page not found\n"), true)
 	case strings.HasPrefix(q.Subresource, "proxy") || q.Subresource == "log":
 		return respond(http.StatusServiceUnavailable, "text/html", []byte("<p>the container's own words</p>"), true)
+	case q.Subresource == "figures":
+		return respond(http.StatusOK, "application/json", []byte(`{"no":"object"}`), true)
 	case q.Verb == request.Watch:
 		return c.watch(r.Context(), q, enc)
 	case q.Verb == request.List:
@@ -241,6 +243,11 @@ func (c *cloud) serve(r *http.Request, q *request.Request, cred credential.Crede
 }
 
 func (c *cloud) write(r *http.Request, q *request.Request, enc wire.Encoding, body []byte) *http.Response {
+	if r.URL.Query().Has("dryRun") {
+		o := c.objects[r.URL.Path]
+		o.value, o.revision = "dry", o.revision+1
+		return o.response(enc, http.StatusOK)
+	}
 	path, code := strings.TrimSuffix(r.URL.Path, "/status"), http.StatusOK
 	if q.Verb == request.Create {
 		in, _ := wire.ParseContentType(r.Header.Get("Content-Type"))

@@ -245,10 +245,15 @@ func (x *exchange) reply(a offline.Reply) {
 	_, _ = x.w.Write(a.Body) // a client that has gone does not need it
 }
 
-// noteRefusal forgets whose a token was that the API server no longer takes.
+// noteRefusal forgets whose a token was that the API server no longer takes, and
+// what its owner may no longer read.
 func (x *exchange) noteRefusal(code int) {
-	if code == http.StatusUnauthorized {
-		x.warn(x.Identifier.Forget(context.WithoutCancel(x.r.Context()), x.cred))
+	ctx := context.WithoutCancel(x.r.Context())
+	switch code {
+	case http.StatusUnauthorized:
+		x.warn(x.Identifier.Forget(ctx, x.cred))
+	case http.StatusForbidden:
+		x.warn(x.Memory.withdraw(ctx, x.question()))
 	}
 }
 

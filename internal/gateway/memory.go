@@ -104,10 +104,17 @@ func (m *Memory) frozen(c *replica.Collection) bool {
 	return c.FreshAt().After(end.Add(-quietWatch))
 }
 
-// note remembers an answer, unless a replica holds the same or newer. It drops
-// what the answer shows to be over: an object that has gone, all of a kind that
-// may no longer be read. No refusal is remembered: the node authorizer lags
-// behind the scheduler, for which reason the node's own answers also survive one.
+// withdraw drops all answers of the kind that a client was refused. No refusal is
+// remembered: the node authorizer lags behind the scheduler, for which reason
+// the node's own answers also survive one.
+func (m *Memory) withdraw(ctx context.Context, k question) error {
+	if k.identity.IsNode() || k.q.Resource.Resource == "" {
+		return nil
+	}
+	return m.Answers.Forget(ctx, m.Answers.Questions(k.below(k.q.Resource.Path(k.q.Namespace)))...)
+}
+
+// note remembers an answer, unless a replica holds the same or newer.
 //
 // The error is forward.ErrNotKubernetes for an answer that is none.
 func (m *Memory) note(ctx context.Context, k question, a forward.Answer) error {
@@ -118,8 +125,6 @@ func (m *Memory) note(ctx context.Context, k question, a forward.Answer) error {
 			return nil
 		}
 		return m.bury(ctx, k, s.seen)
-	case a.Code == http.StatusForbidden && !k.identity.IsNode():
-		return m.Answers.Forget(ctx, m.Answers.Questions(k.below(k.q.Resource.Path(k.q.Namespace)))...)
 	case a.Code != http.StatusOK:
 		return nil
 	}

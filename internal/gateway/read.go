@@ -212,7 +212,7 @@ func (x *exchange) ask() {
 		Inspect: func(a forward.Answer) error {
 			x.noteRefusal(a.Code)
 			err := x.Memory.note(context.WithoutCancel(x.r.Context()), x.question(), a)
-			if errors.Is(err, forward.ErrNotKubernetes) {
+			if errors.Is(err, forward.ErrNotKubernetes) && x.own() && x.splittable {
 				return err
 			}
 			x.warn(err)
@@ -237,16 +237,13 @@ func (x *exchange) answerKnown(err error) {
 		return
 	}
 	k, ok := x.known()
-	if c := x.listed(); c != nil && (!ok || c.Revision() >= k.Revision) {
-		if c.Denied() != nil { // the last word that the cloud had for this client
-			x.unavailable(err)
-			return
-		}
+	c := x.listed()
+	switch {
+	case c != nil && c.Denied() != nil: // the last word that the cloud had for this client
+		x.unavailable(err)
+	case c != nil && (!ok || c.Revision() >= k.Revision):
 		x.stale(c.FreshAt())
 		x.serveList(c)
-		return
-	}
-	switch {
 	case !ok:
 		x.unavailable(err)
 	case k.absent:

@@ -62,8 +62,10 @@ func (x *exchange) readBody() ([]byte, error) {
 
 // noteWrite learns from the API server's answer to a write.
 func (x *exchange) noteWrite(w offline.Write, a forward.Answer) error {
-	if a.Code >= 300 {
+	if a.Code == http.StatusUnauthorized { // 403 says nothing of reads
 		x.noteRefusal(a.Code)
+	}
+	if a.Code >= 300 || x.r.URL.Query().Has("dryRun") {
 		return nil
 	}
 	ctx := context.WithoutCancel(x.r.Context())

@@ -25,8 +25,9 @@ func (h *Hub) Status() adminapi.Status {
 			DiskBytes: st.DiskBytes, LiveBytes: st.LiveBytes,
 			Commits: st.Commits, Syncs: st.Syncs, BytesWritten: st.BytesWritten,
 		},
-		Journal: adminapi.Journal{Pending: journal.Pending, Bytes: journal.Bytes, Replayed: journal.Replayed, Dropped: journal.Dropped},
-		Answers: h.answers.Len(),
+		Journal:     adminapi.Journal{Pending: journal.Pending, Bytes: journal.Bytes, Replayed: journal.Replayed, Dropped: journal.Dropped},
+		Answers:     h.answers.Len(),
+		Collections: []adminapi.Collection{}, // none is [], not null
 	}
 	if st.LastError != nil {
 		status.Store.Error = st.LastError.Error()
