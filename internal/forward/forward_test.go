@@ -338,7 +338,7 @@ func TestDeadline(t *testing.T) {
 		if r.URL.Path == "/slow-body" {
 			_, _ = w.Write(make([]byte, MaxInspect+1)) // too long for Inspect: it has begun
 			_ = http.NewResponseController(w).Flush()
-			time.Sleep(200 * time.Millisecond)
+			time.Sleep(700 * time.Millisecond)
 			_, _ = io.WriteString(w, "end")
 			return
 		}
@@ -352,7 +352,7 @@ func TestDeadline(t *testing.T) {
 	something.Store(true)
 	asked := make(chan struct{}, 10)
 	s.exchange = Exchange{
-		API: true, Deadline: 50 * time.Millisecond, Inspect: func(Answer) error { return nil },
+		API: true, Deadline: 500 * time.Millisecond, Inspect: func(Answer) error { return nil },
 		Alternative: func() bool { asked <- struct{}{}; return something.Load() },
 	}
 	if code, _, err := s.get(t, "/hang"); code != http.StatusTeapot || !errors.Is(s.fallback[0], ErrSlow) {
