@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"math/big"
 	"net"
 	"os"
@@ -40,23 +41,27 @@ type Authority struct {
 	key         *ecdsa.PrivateKey
 }
 
-// OpenAuthority reads the authority in dir, or makes one if there is none.
-func OpenAuthority(dir string) (*Authority, error) {
+// OpenAuthority reads the authority in dir, or makes one if there is none. A
+// damaged one is set aside, and a new one takes its place: clients that run have
+// to be restarted then, but the node is not without a hub.
+func OpenAuthority(dir string, log *slog.Logger) (*Authority, error) {
 	path := filepath.Join(dir, authorityKeyFile)
-	data, err := os.ReadFile(path)
+	pair, key, err := readAuthority(path)
+	var damaged *damagedAuthorityError
+	if errors.As(err, &damaged) {
+		log.Error("the hub's certificate authority is damaged and set aside; clients need a restart to trust the new one", "file", path, "error", err)
+		if err := os.Rename(path, path+".damaged"); err != nil {
+			return nil, fmt.Errorf("set the hub's damaged certificate authority aside: %w", err)
+		}
+		err = fs.ErrNotExist
+	}
 	if errors.Is(err, fs.ErrNotExist) {
-		data, err = createAuthority(dir)
+		if err = createAuthority(dir); err == nil {
+			pair, key, err = readAuthority(path)
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open the hub's certificate authority: %w", err)
-	}
-	pair, err := tls.X509KeyPair(data, data)
-	if err != nil {
-		return nil, fmt.Errorf("open the hub's certificate authority %s: %w", path, err)
-	}
-	key, ok := pair.PrivateKey.(*ecdsa.PrivateKey)
-	if !ok {
-		return nil, fmt.Errorf("open the hub's certificate authority %s: its key is not an ECDSA key", path)
 	}
 	// The public part is a copy: whatever became of it, clients need it right.
 	public := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]})
@@ -69,18 +74,40 @@ func OpenAuthority(dir string) (*Authority, error) {
 	return &Authority{certificate: pair.Leaf, key: key}, nil
 }
 
-func createAuthority(dir string) ([]byte, error) {
+// damagedAuthorityError: the file is there, and is not a certificate with its key.
+type damagedAuthorityError struct{ err error }
+
+func (e *damagedAuthorityError) Error() string { return e.err.Error() }
+func (e *damagedAuthorityError) Unwrap() error { return e.err }
+
+func readAuthority(path string) (tls.Certificate, *ecdsa.PrivateKey, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return tls.Certificate{}, nil, err
+	}
+	pair, err := tls.X509KeyPair(data, data)
+	if err != nil {
+		return tls.Certificate{}, nil, &damagedAuthorityError{err}
+	}
+	key, ok := pair.PrivateKey.(*ecdsa.PrivateKey)
+	if !ok {
+		return tls.Certificate{}, nil, &damagedAuthorityError{errors.New("its key is not an ECDSA key")}
+	}
+	return pair, key, nil
+}
+
+func createAuthority(dir string) error {
 	// The directory is open to all who are to read the public part.
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, err
+		return err
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	template, err := newCertificate("yurthub")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	template.IsCA, template.BasicConstraintsValid, template.MaxPathLenZero = true, true, true
 	template.KeyUsage = x509.KeyUsageCertSign
@@ -92,15 +119,15 @@ func createAuthority(dir string) ([]byte, error) {
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	keyDER, err := x509.MarshalECPrivateKey(key)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	data := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
 		pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: keyDER})...)
-	return data, atomicfile.Write(filepath.Join(dir, authorityKeyFile), data, 0o600)
+	return atomicfile.Write(filepath.Join(dir, authorityKeyFile), data, 0o600)
 }
 
 // Serving makes a certificate for the hub's listeners. Its key lives as long as

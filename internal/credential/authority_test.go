@@ -3,6 +3,7 @@ package credential
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -11,18 +12,20 @@ import (
 	"time"
 )
 
+var quiet = slog.New(slog.DiscardHandler)
+
 // A client that has the authority's file trusts the hub on loopback, whatever
 // its clock says, and after any number of restarts.
 func TestAuthorityIsTrustedAtAnyTime(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "pki")
-	if _, err := OpenAuthority(dir); err != nil {
+	if _, err := OpenAuthority(dir, quiet); err != nil {
 		t.Fatal(err)
 	}
 	public, err := os.ReadFile(filepath.Join(dir, AuthorityFile))
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := OpenAuthority(dir)
+	again, err := OpenAuthority(dir, quiet)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +54,7 @@ func TestAuthorityIsTrustedAtAnyTime(t *testing.T) {
 // A stolen key of the hub's can't vouch for the API server.
 func TestAuthorityIsConstrained(t *testing.T) {
 	dir := t.TempDir()
-	authority, err := OpenAuthority(dir)
+	authority, err := OpenAuthority(dir, quiet)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +87,7 @@ func TestAuthorityIsConstrained(t *testing.T) {
 
 func TestAuthorityKeepsItsKeyToItself(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := OpenAuthority(dir); err != nil {
+	if _, err := OpenAuthority(dir, quiet); err != nil {
 		t.Fatal(err)
 	}
 	info, err := os.Stat(filepath.Join(dir, authorityKeyFile))
@@ -94,10 +97,32 @@ func TestAuthorityKeepsItsKeyToItself(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, AuthorityFile)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := OpenAuthority(dir); err != nil {
+	if _, err := OpenAuthority(dir, quiet); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(filepath.Join(dir, AuthorityFile)); err != nil {
 		t.Errorf("the public part was not made again: %v", err)
+	}
+}
+
+// A power cut on a bad disk must not leave the node without a hub.
+func TestDamagedAuthorityIsSetAside(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := OpenAuthority(dir, quiet); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, authorityKeyFile)
+	if err := os.WriteFile(path, []byte("garbage"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	authority, err := OpenAuthority(dir, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := authority.Serving(); err != nil {
+		t.Error(err)
+	}
+	if aside, err := os.ReadFile(path + ".damaged"); err != nil || string(aside) != "garbage" {
+		t.Errorf("set aside: %q, %v", aside, err)
 	}
 }

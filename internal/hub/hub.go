@@ -97,7 +97,7 @@ func (h *Hub) open() error {
 // secureListener puts TLS over the TLS port: the hub shows a certificate of its
 // own authority, and takes client certificates of the cluster's.
 func (h *Hub) secureListener() error {
-	authority, err := credential.OpenAuthority(filepath.Join(h.cfg.RootDir, "pki"))
+	authority, err := credential.OpenAuthority(filepath.Join(h.cfg.RootDir, "pki"), h.log)
 	if err != nil {
 		return err
 	}
