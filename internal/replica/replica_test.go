@@ -36,14 +36,20 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // namespace shop, and clients that watch and list it. After each command, and the
 // time that it says it lasts for, the world has come to rest.
 func TestReplica(t *testing.T) {
-	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
-		synctest.Test(t, func(t *testing.T) {
-			w := &world{t: t, dir: t.TempDir(), cloud: newCloud(), watches: map[string]*client{}, mend: func() {}}
-			w.start()
-			defer w.stop()
-			defer w.disk("sound")
-			datadriven.RunTest(t, path, w.command)
-		})
+	datadriven.Walk(t, "testdata", runScript)
+}
+
+// TestADamagedStoreNeverLies runs the script about damage: a record or a part of
+// the log that can't be read makes its collection doubtful, and never shorter.
+func TestADamagedStoreNeverLies(t *testing.T) { runScript(t, "testdata/damage") }
+
+func runScript(t *testing.T, path string) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{t: t, dir: t.TempDir(), cloud: newCloud(), watches: map[string]*client{}, mend: func() {}}
+		w.start()
+		defer w.stop()
+		defer w.disk("sound")
+		datadriven.RunTest(t, path, w.command)
 	})
 }
 
