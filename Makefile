@@ -43,6 +43,10 @@ endif
 e2e: prepare ## Run the tests on real clusters only (needs root); RUN=TestName picks some
 	$(run_on_clusters)
 
+.PHONY: scale
+scale: prepare ## Measure the cloud's controllers on a fleet of NODES (5000) hollow nodes (needs root, takes a quarter of an hour)
+	$(GO) test -count=1 -v -timeout 60m ./test/cloud/scale -nodes $(or $(NODES),5000)
+
 .PHONY: race
 race: ## Run all tests but those on real clusters under the race detector, in random order
 	$(GO) test -race -shuffle=on -timeout 20m $(other_tests)

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"testing"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -185,7 +186,7 @@ func (s *site) goHome(t *testing.T) {
 			}
 		}
 	}
-	await(t, "all pods are where they prefer to be", 0+30e9, func(ctx context.Context) error {
+	await(t, "all pods are where they prefer to be", 30*time.Second, func(ctx context.Context) error {
 		for _, node := range edges() {
 			pods, err := s.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=" + web(node)})
 			if err != nil {

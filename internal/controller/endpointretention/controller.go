@@ -139,7 +139,9 @@ func (r *Reconciler) warn(node *corev1.Node, policy state) {
 	_, dark := autonomy.DarkSince(node)
 	term, _ := autonomy.OfNode(node)
 	if dark && !term.None() && (policy == unsupported || policy == ineffective) {
-		r.events.Eventf(node, nil, corev1.EventTypeWarning, "ReadinessRetentionOff", "Retain",
+		regarding := node.DeepCopy()
+		regarding.ResourceVersion = "" // the node in all its versions: such events are counted and not heaped up
+		r.events.Eventf(regarding, nil, corev1.EventTypeWarning, "ReadinessRetentionOff", "Retain",
 			"Pods of this node leave their Services: the policy that would keep them is %s.", policy)
 	}
 }

@@ -125,7 +125,11 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		}
 	}
 	if p.condition != nil && len(errs) == 0 {
-		errs = append(errs, r.show(ctx, &node, p))
+		err := r.show(ctx, &node, p)
+		if apierrors.IsConflict(err) {
+			result.RequeueAfter, err = conflictDelay, nil
+		}
+		errs = append(errs, err)
 	}
 	return result, errors.Join(errs...)
 }
@@ -158,9 +162,13 @@ func (r *Reconciler) changePod(ctx context.Context, c podChange) error {
 	return nil
 }
 
-// show writes the node's condition, and then tells of it.
+// show writes the node's condition, and then tells of it: once, as a decision about what the node is no longer is a conflict. The
+// events are about the node in all its versions, so that those of a link that comes and goes are counted and not heaped up.
 func (r *Reconciler) show(ctx context.Context, node *corev1.Node, p plan) error {
-	data, err := json.Marshal(map[string]any{"status": map[string]any{"conditions": []*corev1.NodeCondition{p.condition}}})
+	data, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"resourceVersion": node.ResourceVersion},
+		"status":   map[string]any{"conditions": []*corev1.NodeCondition{p.condition}},
+	})
 	if err != nil {
 		return err
 	}
@@ -170,6 +178,7 @@ func (r *Reconciler) show(ctx context.Context, node *corev1.Node, p plan) error 
 	if err != nil {
 		return fmt.Errorf("set condition %s of node %s: %w", PodsProtected, node.Name, err)
 	}
+	node.ResourceVersion = ""
 	for _, e := range p.events {
 		r.log.InfoContext(ctx, "protection of a node changed", "node", node.Name, "reason", e.reason, "note", e.note)
 		r.events.Eventf(node, nil, e.kind, e.reason, "Protect", "%s", e.note)
