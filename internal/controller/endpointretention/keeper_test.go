@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -23,7 +24,7 @@ import (
 
 // cloud is an API server as far as the keeper sees it.
 type cloud struct {
-	supports bool
+	supports atomic.Bool
 	keeps    int   // dry runs from which on the policy works; 0: it never does
 	fails    error // of every dry run
 	dryRuns  int
@@ -32,7 +33,7 @@ type cloud struct {
 func (c *cloud) client(objects ...client.Object) client.Client {
 	return fake.NewClientBuilder().WithScheme(scheme.Scheme).WithObjects(objects...).WithInterceptorFuncs(interceptor.Funcs{
 		Get: func(ctx context.Context, below client.WithWatch, key client.ObjectKey, o client.Object, options ...client.GetOption) error {
-			if _, is := o.(*admissionv1.MutatingAdmissionPolicy); is && !c.supports {
+			if _, is := o.(*admissionv1.MutatingAdmissionPolicy); is && !c.supports.Load() {
 				return &meta.NoKindMatchError{}
 			}
 			return below.Get(ctx, key, o, options...)
@@ -79,26 +80,30 @@ func TestLook(t *testing.T) {
 	setReady(unready, false)
 	for _, test := range []struct {
 		name      string
-		cloud     cloud
+		supports  bool
+		keeps     int
+		fails     error
 		pod       *corev1.Pod
 		want      state
 		wantTries int
 		wantErr   bool
 	}{
 		{name: "before Kubernetes 1.36", pod: marked, want: unsupported},
-		{name: "no marked pod", cloud: cloud{supports: true}, pod: &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "other"}}, want: unproven},
-		{name: "no ready pod", cloud: cloud{supports: true}, pod: unready, want: unproven},
-		{name: "works", cloud: cloud{supports: true, keeps: 1}, pod: marked, want: effective, wantTries: 1},
-		{name: "works after a while", cloud: cloud{supports: true, keeps: 3}, pod: marked, want: effective, wantTries: 3},
-		{name: "does not work", cloud: cloud{supports: true}, pod: marked, want: ineffective, wantTries: tries},
-		{name: "can't be tried", cloud: cloud{supports: true, fails: errors.New("away")}, pod: marked, wantErr: true, wantTries: 1},
+		{name: "no marked pod", supports: true, pod: &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "other"}}, want: unproven},
+		{name: "no ready pod", supports: true, pod: unready, want: unproven},
+		{name: "works", supports: true, keeps: 1, pod: marked, want: effective, wantTries: 1},
+		{name: "works after a while", supports: true, keeps: 3, pod: marked, want: effective, wantTries: 3},
+		{name: "does not work", supports: true, pod: marked, want: ineffective, wantTries: tries},
+		{name: "can't be tried", supports: true, fails: errors.New("away"), pod: marked, wantErr: true, wantTries: 1},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				k := newKeeper(test.cloud.client(test.pod))
+				c := &cloud{keeps: test.keeps, fails: test.fails}
+				c.supports.Store(test.supports)
+				k := newKeeper(c.client(test.pod))
 				got, err := k.look(t.Context())
-				if got != test.want || (err != nil) != test.wantErr || test.cloud.dryRuns != test.wantTries {
-					t.Errorf("look: %v, %v after %d dry runs; want %v, an error: %t, after %d", got, err, test.cloud.dryRuns, test.want, test.wantErr, test.wantTries)
+				if got != test.want || (err != nil) != test.wantErr || c.dryRuns != test.wantTries {
+					t.Errorf("look: %v, %v after %d dry runs; want %v, an error: %t, after %d", got, err, c.dryRuns, test.want, test.wantErr, test.wantTries)
 				}
 			})
 		})
@@ -117,7 +122,7 @@ func TestSupportComes(t *testing.T) {
 		if is := k.now(); is != unsupported || is.honours() {
 			t.Errorf("state %v, honours marks: %t; want unsupported", is, is.honours())
 		}
-		c.supports = true
+		c.supports.Store(true)
 		names := []string{(<-k.supported).Object.GetName(), (<-k.supported).Object.GetName()}
 		if diff := cmp.Diff([]string{"a", "b"}, names); diff != "" {
 			t.Errorf("nodes (-want +got):\n%s", diff)
