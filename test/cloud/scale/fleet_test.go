@@ -32,10 +32,11 @@ type fleet struct {
 	client      kubernetes.Interface
 	nodes, pods int // pods on each node
 	dark        atomic.Bool
+	made        []atomic.Bool // nodes whose hearts beat
 }
 
 func newFleet(client kubernetes.Interface, nodes, pods int) *fleet {
-	return &fleet{client: client, nodes: nodes, pods: pods}
+	return &fleet{client: client, nodes: nodes, pods: pods, made: make([]atomic.Bool, nodes)}
 }
 
 func nodeName(i int) string     { return fmt.Sprintf("node-%05d", i) }
@@ -95,6 +96,7 @@ func (f *fleet) createNode(ctx context.Context, i int) error {
 	if _, err := f.client.CoreV1().Nodes().UpdateStatus(ctx, node, metav1.UpdateOptions{}); err != nil {
 		return err
 	}
+	f.made[i].Store(true)
 	return f.beat(ctx, i)
 }
 
@@ -137,6 +139,9 @@ func (f *fleet) beat(ctx context.Context, i int) error {
 			HolderIdentity: ptr.To(nodeName(i)), LeaseDurationSeconds: ptr.To(int32(renewal.Seconds())), RenewTime: ptr.To(metav1.NowMicro()),
 		},
 	}, metav1.CreateOptions{})
+	if apierrors.IsAlreadyExists(err) {
+		return nil
+	}
 	return err
 }
 
@@ -148,7 +153,7 @@ func (f *fleet) heartbeats(ctx context.Context) *errgroup.Group {
 			for ctx.Err() == nil {
 				begun := time.Now()
 				for i := w; i < f.nodes && ctx.Err() == nil; i += writers {
-					if f.dark.Load() && !spared(i) {
+					if !f.made[i].Load() || f.dark.Load() && !spared(i) {
 						continue
 					}
 					if err := f.beat(ctx, i); err != nil && ctx.Err() == nil {

@@ -65,11 +65,11 @@ func TestFleet(t *testing.T) {
 	m := startController(t, c, client)
 
 	begun := time.Now()
-	must(t, f.create(ctx))
-	t.Logf("%d nodes and %d pods made in %v", *nodes, *nodes**podsPerNode, time.Since(begun).Round(time.Second))
 	beating, stop := context.WithCancel(ctx)
 	defer stop()
 	beats := f.heartbeats(beating)
+	must(t, f.create(ctx))
+	t.Logf("%d nodes and %d pods made in %v", *nodes, *nodes**podsPerNode, time.Since(begun).Round(time.Second))
 	w := f.watch(beating)
 	await(t, "all pods are protected and served", 15*time.Minute, func() error { return f.complete(ctx) })
 	t.Logf("all protected and served after %v", time.Since(begun).Round(time.Second))
