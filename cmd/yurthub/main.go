@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"yurt/internal/failpoint"
 	"yurt/internal/hub"
 	"yurt/internal/version"
 )
@@ -88,6 +89,9 @@ const gcPercent = 50
 func run(ctx context.Context, cfg hub.Config) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
+	}
+	if err := failpoint.FromEnv(); err != nil {
+		return err
 	}
 	h, err := hub.New(cfg)
 	if err != nil {
