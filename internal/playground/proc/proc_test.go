@@ -136,6 +136,13 @@ func TestAServiceThatEndsIsStartedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := status(t, c, "s")
+	lives := func(n int) func() bool {
+		return func() bool {
+			log, err := os.ReadFile(filepath.Join(logs, "s.log"))
+			return err == nil && strings.Count(string(log), "hello") == n
+		}
+	}
+	eventually(t, "the first life in the log", lives(1)) // a service is running from its exec on, before it has said a word
 	killed := time.Now()
 	if err := c.Signal(t.Context(), "s", syscall.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -148,10 +155,7 @@ func TestAServiceThatEndsIsStartedAgain(t *testing.T) {
 	if waited := second.Started.Sub(killed); waited < 900*time.Millisecond {
 		t.Errorf("it was started again after %v", waited)
 	}
-	eventually(t, "both lives in the log", func() bool {
-		log, err := os.ReadFile(filepath.Join(logs, "s.log"))
-		return err == nil && strings.Count(string(log), "hello") == 2
-	})
+	eventually(t, "both lives in the log", lives(2))
 }
 
 func TestAStoppedServiceStaysStopped(t *testing.T) {
