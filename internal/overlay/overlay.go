@@ -170,6 +170,9 @@ func (o *Overlay) Since(seq uint64) (pods []Key, now uint64) {
 	return pods, s.seq
 }
 
+// Empty reports whether there is no entry, not even one that is lifted: nothing shows, and no watch has anything to be told.
+func (o *Overlay) Empty() bool { return len(o.state.Load().entries) == 0 }
+
 // Pods returns the pods that have an entry which may still show. After Open, and when a feed has listed anew, those of them
 // that the cloud no longer has are Gone.
 func (o *Overlay) Pods() []Key {

@@ -68,6 +68,7 @@ type Collection struct {
 	Key
 	table *store.Table
 	set   *Set
+	lens  *lens
 	log   *slog.Logger
 
 	// feeding is held by whoever changes the table: the watch of the feed for
@@ -133,7 +134,7 @@ func (g gate) unlock() { <-g }
 
 func newCollection(key Key, table *store.Table, set *Set) *Collection {
 	c := &Collection{
-		Key: key, table: table, set: set,
+		Key: key, table: table, set: set, lens: set.newLens(key, table),
 		log:     set.log.With("collection", key.String()),
 		since:   time.Now(),
 		lastUse: time.Now(),

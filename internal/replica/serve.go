@@ -33,10 +33,15 @@ func (c *Collection) List(w http.ResponseWriter) error {
 	view := c.table.View()
 	defer view.Release()
 	listMeta := wire.ListMeta{ResourceVersion: strconv.FormatUint(view.Revision(), 10)}
+	over := c.lens.over(view, m.Encoding)
 	var items int64
 	if m.Encoding == wire.Protobuf {
 		for item := range view.Items("") {
-			items += wire.ItemSize(item.Size)
+			size := item.Size
+			if shown, ok := over[item.Key]; ok {
+				size = len(shown)
+			}
+			items += wire.ItemSize(size)
 		}
 		w.Header().Set("Content-Length", strconv.FormatInt(wire.ListSize(m.Envelope, listMeta, items), 10))
 	}
@@ -55,7 +60,11 @@ func (c *Collection) List(w http.ResponseWriter) error {
 		if err != nil {
 			return abort(err)
 		}
-		if err := out.WriteItem(record.Value); err != nil {
+		value := record.Value
+		if shown, ok := over[record.Key]; ok {
+			value = shown
+		}
+		if err := out.WriteItem(value); err != nil {
 			return abort(err)
 		}
 	}
@@ -93,7 +102,7 @@ type Object struct {
 	Revision    uint64 // of the object
 }
 
-// Get returns an object of the collection; ok is false if it isn't in it. The
+// Get returns an object of the collection as the cloud has it; ok is false if it isn't in it. The
 // revision at which that holds is the second result.
 func (c *Collection) Get(namespace, name string) (object Object, at uint64, ok bool, err error) {
 	m, populated := c.current()
@@ -161,6 +170,7 @@ type stream struct {
 	bookmarks bool
 	after     uint64 // events up to this version are not the client's business
 	sent      uint64 // the version that the client has seen
+	shown     uint64 // the newest change to what shows that the client has seen
 	buf       []byte
 }
 
@@ -173,7 +183,7 @@ func (s *stream) begin(o request.Options) error {
 	if o.ResourceVersion == "" || o.ResourceVersion == "0" { // without initial events: from now on
 		view := s.c.table.View()
 		defer view.Release()
-		s.cursor, s.sent = view.Cursor(), view.Revision()
+		s.cursor, s.sent, s.shown = view.Cursor(), view.Revision(), s.c.lens.newest()
 		return s.flush()
 	}
 	from, err := strconv.ParseUint(o.ResourceVersion, 10, 64)
@@ -197,12 +207,18 @@ func initial(o request.Options) bool {
 func (s *stream) sendInitial(mark bool) error {
 	view := s.c.table.View()
 	defer view.Release()
+	s.shown = s.c.lens.newest()
+	over := s.c.lens.over(view, s.m.Encoding)
 	for record, err := range view.Records("") {
 		if err != nil {
 			s.c.distrust(err)
 			return err
 		}
-		if err := s.event(wire.Added, record.Value); err != nil {
+		value := record.Value
+		if shown, ok := over[record.Key]; ok {
+			value = shown
+		}
+		if err := s.event(wire.Added, value); err != nil {
 			return err
 		}
 	}
@@ -218,7 +234,7 @@ func (s *stream) sendInitial(mark bool) error {
 // follow passes on what is committed until ctx ends.
 func (s *stream) follow(ctx context.Context) error {
 	for {
-		changed, state := s.c.table.Changed(), s.c.stateChanged()
+		changed, state, lens := s.c.table.Changed(), s.c.stateChanged(), s.c.lens.changed()
 		events, err := s.cursor.Next(eventsAtOnce)
 		if err != nil {
 			return s.lost(err)
@@ -235,11 +251,16 @@ func (s *stream) follow(ctx context.Context) error {
 		if len(events) == eventsAtOnce {
 			continue
 		}
-		if at := s.cursor.Revision(); s.bookmarks && at > s.sent {
-			if err := s.bookmark(at, false); err != nil {
+		before := s.sent
+		s.sent = max(s.sent, s.cursor.Revision())
+		again, err := s.showAgain()
+		if err != nil {
+			return err
+		}
+		if s.bookmarks && (s.sent > before || again) {
+			if err := s.bookmark(s.sent, false); err != nil {
 				return err
 			}
-			s.sent = at
 		}
 		if err := s.flush(); err != nil {
 			return err
@@ -251,10 +272,36 @@ func (s *stream) follow(ctx context.Context) error {
 		select {
 		case <-changed:
 		case <-state:
+		case <-lens:
 		case <-ctx.Done():
 			return nil
 		}
 	}
+}
+
+// showAgain sends the objects that show differently since the client has seen
+// them, and reports whether there were any. They have the versions that they
+// had, so that the client may go back by its own reckoning: a bookmark must
+// follow. What the cursor has yet to bring is left to it, or a client that
+// resumes from that object's version would miss what lies between.
+func (s *stream) showAgain() (any bool, err error) {
+	keys, now := s.c.lens.since(s.shown, s.m.Encoding)
+	for _, key := range keys {
+		record, ok, err := s.c.table.Get(key)
+		if err != nil {
+			s.c.distrust(err)
+			return any, err
+		}
+		if !ok || record.Revision > s.cursor.Revision() {
+			continue
+		}
+		any = true
+		if err := s.event(wire.Modified, s.c.lens.show(s.m.Encoding, key, record.Value)); err != nil {
+			return any, err
+		}
+	}
+	s.shown = now
+	return any, nil
 }
 
 // lost tells why the cursor can't go on. A change that can't be read is as good
@@ -275,8 +322,9 @@ func (s *stream) lost(err error) error {
 // client takes the version from which it resumes from every event.
 func (s *stream) change(e store.Event) error {
 	if e.Type != store.Deleted {
-		return s.event(wire.EventType(e.Type), e.Value)
+		return s.event(wire.EventType(e.Type), s.c.lens.show(s.m.Encoding, e.Key, e.Value))
 	}
+	s.c.lens.compare(s.m.Encoding, e.Key)
 	item, err := wire.ParseItem(s.m.Encoding, e.Value)
 	if err != nil {
 		return fmt.Errorf("read %s: %w", e.Key, err)

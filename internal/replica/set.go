@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"yurt/internal/credential"
+	"yurt/internal/overlay"
 	"yurt/internal/request"
 	"yurt/internal/store"
 	"yurt/internal/upstream"
@@ -52,10 +53,6 @@ const (
 	// the cloud was there: hours in the dark don't count.
 	forgetAfter    = 24 // intervals
 	forgetInterval = time.Hour
-
-	// listSlots is how many feeds take in a list at a time. Lists are what
-	// costs memory and the link's capacity.
-	listSlots = 4
 )
 
 // Set is all collections of the node.
@@ -66,7 +63,10 @@ type Set struct {
 	linger time.Duration
 	spread func(most time.Duration) time.Duration // draws a time to wait
 
-	lists  chan struct{} // holds a token per list being taken in
+	overlay *overlay.Overlay // nil: none
+	node    string           // whose pods it is about
+
+	turns  turns
 	starts chan *Collection
 	ended  chan struct{} // Run has
 
@@ -79,7 +79,6 @@ type Set struct {
 func Open(st *store.Store, up Upstream, log *slog.Logger) (*Set, error) {
 	s := &Set{
 		store: st, up: up, log: log, linger: defaultLinger, spread: rand.N[time.Duration],
-		lists:       make(chan struct{}, listSlots),
 		starts:      make(chan *Collection),
 		ended:       make(chan struct{}),
 		collections: map[Key]*Collection{},
