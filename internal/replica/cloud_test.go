@@ -37,6 +37,7 @@ type cloud struct {
 	requests []string // since the last look
 
 	deny     int    // status code for every request
+	busy     int    // so many requests are answered 429
 	silent   bool   // requests get no answer
 	breathes bool   // watches end as soon as they have begun
 	forgets  bool   // watches are answered 410
@@ -151,6 +152,12 @@ func (c *cloud) RoundTrip(r *http.Request, cred credential.Credential) (*http.Re
 	}
 	o := q.Options
 	c.requests = append(c.requests, fmt.Sprintf("%s version=%q match=%q", q.Verb, o.ResourceVersion, o.ResourceVersionMatch))
+	if c.busy > 0 {
+		c.busy--
+		busy := c.answer(http.StatusTooManyRequests, "application/json", statusBody(http.StatusTooManyRequests, "TooManyRequests"))
+		busy.Header.Set("Retry-After", "1")
+		return busy, nil
+	}
 	if c.deny != 0 {
 		return c.answer(c.deny, "application/json", statusBody(c.deny, "Forbidden")), nil
 	}

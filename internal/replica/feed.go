@@ -36,6 +36,10 @@ const (
 	// after it has been repeated for this long.
 	denialPatience = 10 * time.Second
 
+	// maxRetryAfter bounds for how long an API server that is busy can keep a
+	// feed away.
+	maxRetryAfter = time.Minute
+
 	// relistBase and relistCap space lists that the feed has to repeat. A list
 	// may be a thousand times what a watch costs.
 	relistBase = 500 * time.Millisecond
@@ -151,8 +155,13 @@ func (f *follower) settle(ctx context.Context, err error) {
 		f.retry.Reset()
 	}
 	var denied *DeniedError
+	var busy *busyError
 	switch {
 	case err == nil && f.steady:
+		return
+	case errors.As(err, &busy):
+		f.log.Debug("the API server is busy", "error", err)
+		f.pause(ctx, busy.after+min(busy.after, f.retry.Next())) // not all who were told the same at once
 		return
 	case errors.Is(err, errExpired), errors.Is(err, errAhead):
 		f.log.Info("the replica must be listed again", "reason", err)
@@ -279,15 +288,42 @@ func (c *Collection) refusal(resp *http.Response) error {
 			status, _ = wire.ParseStatus(encoding, item.Raw) // an unreadable one has no reason
 		}
 	}
-	switch {
+	switch after := retryAfter(resp); {
 	case resp.StatusCode == http.StatusGone:
 		return fmt.Errorf("%w: %s", errExpired, status.Message)
 	case tooLarge(status):
 		return errAhead
+	case after > 0:
+		return &busyError{code: resp.StatusCode, message: status.Message, after: after}
 	case known && resp.StatusCode >= 400 && resp.StatusCode < 500 && resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode != http.StatusRequestTimeout:
 		return &DeniedError{Code: resp.StatusCode, ContentType: contentType, Body: body}
 	}
 	return fmt.Errorf("the API server answers %s: %s", resp.Status, status.Message)
+}
+
+// busyError: the API server asks to be asked again later: it has more to do than
+// it can, or serves a new custom resource in a moment.
+type busyError struct {
+	code    int
+	message string
+	after   time.Duration
+}
+
+func (e *busyError) Error() string {
+	return fmt.Sprintf("the API server answers %d, and wants to be left alone for %s: %s", e.code, e.after, e.message)
+}
+
+// retryAfter is for how long the API server does not want to be asked; 0 if it
+// says nothing about it.
+func retryAfter(resp *http.Response) time.Duration {
+	if resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode < http.StatusInternalServerError {
+		return 0
+	}
+	seconds, err := strconv.ParseUint(resp.Header.Get("Retry-After"), 10, 16)
+	if err != nil {
+		return 0 // the other form, a date, is nothing that an API server sends
+	}
+	return min(time.Duration(seconds)*time.Second, maxRetryAfter)
 }
 
 // errAhead: the cloud has not reached our revision; its etcd may have been
@@ -313,6 +349,11 @@ func (f *follower) watch(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	turn, err := f.set.turns.take(ctx, errand{node: f.Identity.IsNode()})
+	if err != nil {
+		return err
+	}
+	defer turn.done()
 	silence := time.AfterFunc(answerPatience, func() { cancel(errSilent) })
 	defer silence.Stop()
 	// Spread the ends of watches, as client-go does.
@@ -326,6 +367,7 @@ func (f *follower) watch(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	turn.done()
 	defer resp.Body.Close()
 	silence.Reset(lasts + answerPatience)
 	if encoding, ok := wire.ParseContentType(resp.Header.Get("Content-Type")); !ok {

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"time"
 
+	"yurt/internal/request"
 	"yurt/internal/store"
 	"yurt/internal/wire"
 )
@@ -37,17 +38,16 @@ func (c *Collection) Refresh(ctx context.Context, since time.Time) error {
 	if c.listed.After(since) {
 		return nil
 	}
-	return c.listLocked(ctx, consistent)
+	return c.listLocked(ctx, consistent, func() {})
 }
 
 // list is the feed's.
 func (c *Collection) list(ctx context.Context) error {
-	select {
-	case c.set.lists <- struct{}{}:
-		defer func() { <-c.set.lists }()
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	turn, err := c.set.turns.take(ctx, errand{node: c.Identity.IsNode(), long: request.SingleName(c.FieldSelector) == ""})
+	if err != nil {
+		return err
 	}
+	defer turn.done()
 	if err := c.feeding.lock(ctx); err != nil {
 		return err
 	}
@@ -55,10 +55,11 @@ func (c *Collection) list(ctx context.Context) error {
 	if !c.needsList() {
 		return nil // somebody's Refresh has been faster
 	}
-	return c.listLocked(ctx, relist)
+	return c.listLocked(ctx, relist, turn.heard)
 }
 
-func (c *Collection) listLocked(ctx context.Context, mode listMode) error {
+// listLocked calls heard whenever the answer goes on.
+func (c *Collection) listLocked(ctx context.Context, mode listMode, heard func()) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	if err := c.landed(ctx); err != nil {
@@ -72,7 +73,8 @@ func (c *Collection) listLocked(ctx context.Context, mode listMode) error {
 		return err
 	}
 	defer resp.Body.Close()
-	if err := c.takeIn(ctx, resp.Header.Get("Content-Type"), heardReader{resp.Body, silence}); err != nil {
+	body := heardReader{resp.Body, func() { silence.Reset(answerPatience); heard() }}
+	if err := c.takeIn(ctx, resp.Header.Get("Content-Type"), body); err != nil {
 		return fmt.Errorf("take in list: %w", err)
 	}
 	c.listed = started
@@ -83,12 +85,12 @@ func (c *Collection) listLocked(ctx context.Context, mode listMode) error {
 // heardReader notes that the API server is not silent.
 type heardReader struct {
 	io.Reader
-	silence *time.Timer
+	heard func()
 }
 
 func (r heardReader) Read(b []byte) (int, error) {
 	n, err := r.Reader.Read(b)
-	r.silence.Reset(answerPatience)
+	r.heard()
 	return n, err
 }
 

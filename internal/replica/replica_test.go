@@ -347,6 +347,9 @@ func (c *cloud) mood(f []string) {
 		c.breakStreams(errors.New("closed"))
 	case "allow":
 		c.deny = 0
+	case "busy":
+		c.busy, _ = strconv.Atoi(f[1])
+		c.breakStreams(errors.New("closed"))
 	case "truncate":
 		c.truncate = 1
 	case "whole":
