@@ -77,7 +77,7 @@ func (a *app) prepareCommand() *cobra.Command {
 
 func (a *app) upCommand() *cobra.Command {
 	var nodes, kubernetes string
-	var verbose bool
+	var dns, verbose bool
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Bring the cluster up",
@@ -88,7 +88,9 @@ func (a *app) upCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			cfg := cluster.Config{Name: a.name, Root: a.root, Nodes: parsed, Kubernetes: kubernetes, Progress: progressOn(out)}
+			cfg := cluster.Config{
+				Name: a.name, Root: a.root, Nodes: parsed, Kubernetes: kubernetes, DNS: dns, Progress: progressOn(out),
+			}
 			if verbose {
 				cfg.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
 			}
@@ -103,6 +105,7 @@ func (a *app) upCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&nodes, "nodes", "edge:hub,bare", "nodes by name, with :hub those behind YurtHub")
 	cmd.Flags().StringVar(&kubernetes, "kubernetes", binaries.DefaultKubernetes, "release of Kubernetes")
+	cmd.Flags().BoolVar(&dns, "dns", false, "run CoreDNS on each node")
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "say what happens")
 	return cmd
 }

@@ -72,7 +72,7 @@ func floors() []place {
 		{"internal/manager", cloud, 4, "the controllers as one program with one leader"},
 
 		// The playground climbs floors of its own, and boots the hub as a program: it never links it.
-		{"internal/playground/binaries", playground, 2, "builds Kubernetes, etcd and containerd from the modules under build/"},
+		{"internal/playground/binaries", playground, 2, "builds Kubernetes, etcd, containerd and CoreDNS from the modules under build/"},
 		{"internal/playground/cgroup", playground, 2, "control groups, in version 1's hierarchies or version 2's one"},
 		{"internal/playground/component", playground, 2, "one file per Kubernetes binary: a config becomes an argument list"},
 		{"internal/playground/host", playground, 2, "what the computer must have, and how it gets it"},

@@ -1,5 +1,5 @@
-// Package binaries builds the programs that the playground runs and that others publish as Go modules: Kubernetes, etcd and
-// containerd.
+// Package binaries builds the programs that the playground runs and that others publish as Go modules: Kubernetes, etcd,
+// containerd and CoreDNS.
 //
 // Each is a nested module under build/ of the checkout, whose go.mod and go.sum pin what is built. The result is kept outside the
 // checkout, one directory for each version of the pins, and appears there complete or not at all; any number of builders may ask
@@ -67,6 +67,11 @@ func modules(kubernetes string) []module {
 				return "-X github.com/containerd/containerd/v2/version.Version=" + version
 			},
 			effort: "about 1 minute",
+		},
+		{
+			dir: "coredns", title: "CoreDNS", pinned: "github.com/coredns/coredns", target: ".",
+			programs: []string{"coredns"},
+			effort:   "about 1 minute",
 		},
 		{
 			dir: "etcd", title: "etcd", pinned: "go.etcd.io/etcd/server/v3", target: ".",

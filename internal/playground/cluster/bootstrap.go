@@ -38,6 +38,11 @@ func (c *Cluster) bootstrap(ctx context.Context) (string, error) {
 			return "", fmt.Errorf("create cluster role binding %s: %w", b.Name, err)
 		}
 	}
+	if c.Config.DNS {
+		if err := createDNS(ctx, client); err != nil {
+			return "", fmt.Errorf("create objects of DNS: %w", err)
+		}
+	}
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: ptr.To[int64](tokenSeconds)}}
 	token, err := accounts.CreateToken(ctx, KubeProxy, request, metav1.CreateOptions{})
 	if err != nil {

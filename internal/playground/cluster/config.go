@@ -25,6 +25,10 @@ type Config struct {
 	Kubernetes string `json:"kubernetes"`           // release, such as "1.37"
 	APIServers int    `json:"apiServers,omitempty"` // how many; 1
 
+	// DNS runs CoreDNS on each node, as a pod of a DaemonSet on the node's own network. It talks to the cloud as the node's other
+	// components do, through YurtHub where there is one, and answers the pods of its own node only.
+	DNS bool `json:"dns,omitempty"`
+
 	// How fast the stock control plane gives up on a node. The defaults make an outage as short as a test.
 	MonitorPeriod     time.Duration `json:"monitorPeriod,omitempty"`     // 2 s
 	MonitorGrace      time.Duration `json:"monitorGrace,omitempty"`      // 20 s

@@ -162,11 +162,15 @@ func (n *Node) writeFiles() error {
 		kubelet.Server, kubelet.CA = component.YurtHubURL, component.YurtHubCA
 	}
 	files[component.KubeletConf] = kubelet.YAML()
+	dns := component.Kubeconfig{Server: kubelet.Server, CA: component.CoreDNSCA, TokenFile: podToken}
+	files[component.CoreDNSConf] = dns.YAML()
 	if err := writeFiles(n.Path, files); err != nil {
 		return fmt.Errorf("write files of node %s: %w", name, err)
 	}
-	if err := os.Symlink(first, n.Path(component.KubeletCert)); err != nil {
-		return err
+	for link, target := range map[string]string{component.KubeletCert: first, component.CoreDNSCA: kubelet.CA} {
+		if err := os.Symlink(target, n.Path(link)); err != nil {
+			return err
+		}
 	}
 	return os.MkdirAll(n.Path(component.StaticPods), 0o755)
 }

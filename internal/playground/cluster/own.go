@@ -20,6 +20,7 @@ const (
 	WorkloadImage  = "localhost/yurt/workload:1"
 	WorkloadImage2 = "localhost/yurt/workload:2"
 	WorkloadPath   = "/workload" // of the program in them
+	dnsImage       = "localhost/yurt/coredns:1"
 )
 
 func isMainModule(gomod string) bool {
@@ -74,8 +75,13 @@ func (c *Cluster) writeImages() error {
 			Env: []string{"WORKLOAD_VERSION=" + version}, Version: version,
 		}
 	}
-	err = image.Write(f, workload(PauseImage, "1", "pause"), workload(WorkloadImage, "1", "serve"), workload(WorkloadImage2, "2", "serve"))
-	if err != nil {
+	images := []image.Config{
+		workload(PauseImage, "1", "pause"), workload(WorkloadImage, "1", "serve"), workload(WorkloadImage2, "2", "serve"),
+	}
+	if c.Config.DNS {
+		images = append(images, image.Config{Name: dnsImage, Program: c.Program("coredns"), Path: "/coredns", Version: "1"})
+	}
+	if err := image.Write(f, images...); err != nil {
 		f.Close()
 		return err
 	}

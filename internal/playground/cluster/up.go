@@ -200,20 +200,24 @@ func (c *Cluster) startAll(ctx context.Context, step func(string)) error {
 	return group.Wait()
 }
 
-// awaitReady waits until all nodes are ready.
+// awaitReady waits until all nodes are ready, and their DNS if they have it.
 func (c *Cluster) awaitReady(ctx context.Context) error {
 	client, err := c.Client()
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, 90*time.Second, errors.New("not ready within 90 seconds"))
+	ctx, cancel := context.WithTimeoutCause(ctx, 3*time.Minute, errors.New("not ready within 3 minutes"))
 	defer cancel()
 	for {
 		nodes, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 		if err == nil {
-			if err = c.unready(nodes.Items); err == nil {
-				return nil
-			}
+			err = c.unready(nodes.Items)
+		}
+		if err == nil && c.Config.DNS {
+			err = c.dnsUnready(ctx, client)
+		}
+		if err == nil {
+			return nil
 		}
 		select {
 		case <-ctx.Done():

@@ -36,11 +36,12 @@ func APIServerURL(address string) string { return "https://" + address + ":" + A
 
 // Kubeconfig is what a client of an API server needs. Empty fields are left out.
 type Kubeconfig struct {
-	Server string
-	CA     string // file
-	Cert   string // file
-	Key    string // file
-	Token  string
+	Server    string
+	CA        string // file
+	Cert      string // file
+	Key       string // file
+	Token     string
+	TokenFile string
 }
 
 // YAML returns the kubeconfig file.
@@ -56,6 +57,7 @@ func (k Kubeconfig) YAML() []byte {
 	set(user, "client-certificate", k.Cert)
 	set(user, "client-key", k.Key)
 	set(user, "token", k.Token)
+	set(user, "tokenFile", k.TokenFile)
 	return document(map[string]any{
 		"apiVersion":      "v1",
 		"kind":            "Config",

@@ -35,12 +35,15 @@ func TestComponents(t *testing.T) {
 		"kube-proxy config":   string(proxy.Config()),
 		"containerd argv":     lines(containerd.Argv()),
 		"containerd config":   string(containerd.Config()),
+		"coredns argv":        lines(component.CoreDNS{}.Argv()),
+		"coredns config":      string(component.CoreDNS{}.Config()),
 		"cni config":          string(component.CNI{Subnet: "10.244.1.0/24"}.Config()),
 		"yurthub argv":        lines(component.YurtHub{Node: "edge", ExtraArgs: []string{"--log-level=debug"}}.Argv()),
 		"kubeconfig certificate": string(component.Kubeconfig{
 			Server: component.APIServerURL("10.99.0.1"), CA: component.CAFile, Cert: "/me.crt", Key: "/me.key",
 		}.YAML()),
-		"kubeconfig token": string(component.Kubeconfig{Server: component.YurtHubURL, Token: "abc"}.YAML()),
+		"kubeconfig token":     string(component.Kubeconfig{Server: component.YurtHubURL, Token: "abc"}.YAML()),
+		"kubeconfig tokenfile": string(component.Kubeconfig{Server: component.YurtHubURL, TokenFile: "/token"}.YAML()),
 	}
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {

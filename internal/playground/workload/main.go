@@ -18,12 +18,12 @@ import (
 	"time"
 )
 
-const usage = `usage: workload serve [ADDRESS]    serve what the pod has (default :8080)
-       workload pause             wait until told to end
-       workload get URL           fetch and print
-       workload probe URL PERIOD  fetch again and again, one line each
-       workload cat FILE          print a file
-       workload env               print the environment`
+const usage = `usage: workload serve [ADDRESS [DOWN]]    serve what the pod has (default :8080); fail while there is a file DOWN
+       workload pause                     wait until told to end
+       workload get URL                   fetch and print
+       workload probe URL PERIOD [FILE]   fetch again and again, one line each, to the end of a file if one is named
+       workload cat FILE                  print a file
+       workload env                       print the environment`
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
@@ -44,14 +44,14 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}
 	switch arg(0, "") {
 	case "serve":
-		return serve(ctx, arg(1, ":8080"))
+		return serve(ctx, arg(1, ":8080"), arg(2, ""))
 	case "pause":
 		<-ctx.Done()
 		return nil
 	case "get":
 		return get(ctx, arg(1, ""), out)
 	case "probe":
-		return probe(ctx, arg(1, ""), arg(2, "100ms"), out)
+		return probe(ctx, arg(1, ""), arg(2, "100ms"), arg(3, ""), out)
 	case "cat":
 		f, err := os.Open(arg(1, ""))
 		if err != nil {
@@ -70,7 +70,10 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}
 }
 
-func serve(ctx context.Context, address string) error {
+func serve(ctx context.Context, address, down string) error {
+	if _, err := os.Stat(down); err == nil {
+		return fmt.Errorf("told to stay down by %s", down)
+	}
 	srv := &http.Server{Addr: address, Handler: handler(os.Exit), ReadHeaderTimeout: 10 * time.Second}
 	stopped := make(chan struct{})
 	go func() {
@@ -139,59 +142,13 @@ func handler(exit func(int)) http.Handler {
 	return mux
 }
 
-func get(ctx context.Context, url string, out io.Writer) error {
+func get(ctx context.Context, target string, out io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	body, err := fetch(ctx, http.DefaultClient, target)
 	if err != nil {
-		return err
+		return fmt.Errorf("get %s: %w", target, err)
 	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("get %s: %s", url, resp.Status)
-	}
-	_, err = io.Copy(out, resp.Body)
+	_, err = out.Write(body)
 	return err
-}
-
-// probe fetches url over a new connection each period, and prints for each attempt when it began, whether it was answered within
-// a second, and the answer.
-func probe(ctx context.Context, url, period string, out io.Writer) error {
-	every, err := time.ParseDuration(period)
-	if err != nil {
-		return err
-	}
-	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for {
-		begun := time.Now()
-		verdict, answer := attempt(client, url)
-		fmt.Fprintf(out, "%s %s %q\n", begun.UTC().Format("15:04:05.000"), verdict, answer)
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-	}
-}
-
-func attempt(client *http.Client, url string) (verdict, answer string) {
-	resp, err := client.Get(url)
-	if err != nil {
-		return "failed", err.Error()
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
-	switch {
-	case err != nil:
-		return "failed", err.Error()
-	case resp.StatusCode != http.StatusOK:
-		return "failed", resp.Status
-	}
-	return "ok", string(body)
 }
