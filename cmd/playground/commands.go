@@ -71,7 +71,7 @@ func (a *app) prepareCommand() *cobra.Command {
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&kubernetes, "kubernetes", binaries.DefaultKubernetes, "release of Kubernetes")
+	cmd.Flags().StringVar(&kubernetes, "kubernetes", binaries.DefaultKubernetes(), "release of Kubernetes")
 	return cmd
 }
 
@@ -104,7 +104,7 @@ func (a *app) upCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&nodes, "nodes", "edge:hub,bare", "nodes by name, with :hub those behind YurtHub")
-	cmd.Flags().StringVar(&kubernetes, "kubernetes", binaries.DefaultKubernetes, "release of Kubernetes")
+	cmd.Flags().StringVar(&kubernetes, "kubernetes", binaries.DefaultKubernetes(), "release of Kubernetes")
 	cmd.Flags().BoolVar(&dns, "dns", false, "run CoreDNS on each node")
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "say what happens")
 	return cmd

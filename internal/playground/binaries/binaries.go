@@ -7,6 +7,7 @@
 package binaries
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -20,8 +21,9 @@ import (
 	"strings"
 )
 
-// DefaultKubernetes is the release that the playground runs unless told otherwise.
-const DefaultKubernetes = "1.37"
+// DefaultKubernetes returns the release that the playground runs unless told otherwise: the newest that is pinned, or the one that the
+// environment variable K8S names, so that make e2e K8S=1.34 runs every test with it.
+func DefaultKubernetes() string { return cmp.Or(os.Getenv("K8S"), "1.37") }
 
 // ErrNotBuilt says that something would have to be built first.
 var ErrNotBuilt = errors.New("not built yet")

@@ -42,11 +42,29 @@ func TestKubernetesVersion(t *testing.T) {
 // The checkout's own pins can be read, whatever is built of them.
 func TestPinsOfTheCheckout(t *testing.T) {
 	b := Builder{Checkout: "../../..", Cache: t.TempDir()}
-	if _, err := b.Cached(DefaultKubernetes); !errors.Is(err, ErrNotBuilt) {
-		t.Errorf("with an empty cache: %v", err)
+	for release, version := range map[string]string{DefaultKubernetes(): "v" + DefaultKubernetes() + ".", "1.37": "v1.37.", "1.34": "v1.34."} {
+		if _, err := b.Cached(release); !errors.Is(err, ErrNotBuilt) {
+			t.Errorf("Kubernetes %s with an empty cache: %v", release, err)
+		}
+		plans, err := b.plans(release)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := plans[len(plans)-1]; got.title != "Kubernetes" || !strings.HasPrefix(got.version, version) {
+			t.Errorf("as Kubernetes %s, %s %s would be built", release, got.title, got.version)
+		}
 	}
 	if _, err := b.Cached("1.0"); err == nil || !strings.Contains(err.Error(), "there is no") {
 		t.Errorf("with a release that nobody pinned: %v", err)
+	}
+}
+
+func TestEnvironmentNamesTheRelease(t *testing.T) {
+	for value, want := range map[string]string{"": "1.37", "1.34": "1.34"} {
+		t.Setenv("K8S", value)
+		if got := DefaultKubernetes(); got != want {
+			t.Errorf("with K8S=%q it is %s", value, got)
+		}
 	}
 }
 

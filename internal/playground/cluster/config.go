@@ -79,7 +79,7 @@ func (c Config) withDefaults() Config {
 		c.TolerationSeconds = 20
 	}
 	if c.Kubernetes == "" {
-		c.Kubernetes = binaries.DefaultKubernetes
+		c.Kubernetes = binaries.DefaultKubernetes()
 	}
 	if c.APIServers == 0 {
 		c.APIServers = 1

@@ -55,7 +55,7 @@ func Require(t testing.TB, kubernetes string) {
 
 func available(kubernetes string) error {
 	if kubernetes == "" {
-		kubernetes = binaries.DefaultKubernetes
+		kubernetes = binaries.DefaultKubernetes()
 	}
 	if err := host.Check(); err != nil {
 		return err
