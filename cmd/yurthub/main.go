@@ -61,6 +61,7 @@ func command() *cobra.Command {
 	f.IntVar(&cfg.SecurePort, "proxy-secure-port", 10268, "port of the proxy, with TLS")
 	f.IntVar(&cfg.ProxyPort, "proxy-port", 10261, "port of the plain proxy")
 	f.BoolVar(&cfg.Insecure, "enable-insecure-proxy", false, "open the plain proxy on loopback: whoever reaches it acts as the node")
+	f.BoolVar(&cfg.DisableOverlay, "disable-overlay", false, "while the cloud is away, refuse pod status and show Services with the addresses that their pods had before")
 	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&format, "log-format", "text", "text or json")
 	return cmd

@@ -13,6 +13,7 @@ import (
 	"yurt/internal/credential"
 	"yurt/internal/forward"
 	"yurt/internal/offline"
+	"yurt/internal/overlay"
 	"yurt/internal/replica"
 	"yurt/internal/request"
 	"yurt/internal/upstream"
@@ -25,6 +26,7 @@ type Memory struct {
 	Answers  *offline.Book
 	Replicas *replica.Set
 	Link     Link
+	Overlay  *overlay.Overlay // nil: none
 }
 
 // quietWatch is longer than an API server leaves a watch without a bookmark.

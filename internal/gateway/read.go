@@ -250,7 +250,8 @@ func (x *exchange) answerKnown(err error) {
 		x.reply(notFound(x.encoding(), x.q))
 	default:
 		x.stale(k.At)
-		x.reply(offline.Reply{Code: http.StatusOK, ContentType: k.ContentType, Body: k.Body})
+		shown := x.Memory.show(x.question(), k.Answer)
+		x.reply(offline.Reply{Code: http.StatusOK, ContentType: shown.ContentType, Body: shown.Body})
 	}
 }
 

@@ -25,6 +25,9 @@ type Config struct {
 	ProxyPort   int  // plain HTTP
 	Insecure    bool // listen there
 
+	// DisableOverlay: pods and endpoints are shown as the cloud had them last, and pod status is not accepted in the dark.
+	DisableOverlay bool
+
 	Version string
 	Logger  *slog.Logger
 }

@@ -24,6 +24,7 @@ import (
 	"yurt/internal/forward"
 	"yurt/internal/gateway"
 	"yurt/internal/offline"
+	"yurt/internal/overlay"
 	"yurt/internal/replica"
 	"yurt/internal/store"
 	"yurt/internal/upstream"
@@ -41,6 +42,7 @@ type Hub struct {
 	replicas *replica.Set
 	answers  *offline.Book
 	journal  *offline.Journal
+	overlay  *overlay.Overlay // nil if it is switched off
 
 	secure, admin listener
 	plain         *listener // nil unless asked for
@@ -129,6 +131,9 @@ func (h *Hub) assemble() error {
 	if h.replicas, err = replica.Open(h.store, h.pool, h.log); err != nil {
 		return err
 	}
+	if err := h.openOverlay(); err != nil {
+		return err
+	}
 	if h.answers, err = offline.OpenBook(h.store, "reads"); err != nil {
 		return err
 	}
@@ -144,12 +149,12 @@ func (h *Hub) assemble() error {
 		return err
 	}
 	registry := prometheus.NewRegistry()
-	memory := &gateway.Memory{Answers: h.answers, Replicas: h.replicas, Link: h.pool}
+	memory := &gateway.Memory{Answers: h.answers, Replicas: h.replicas, Link: h.pool, Overlay: h.overlay}
 	h.secure.handler = &gateway.Gateway{
 		Link:       h.pool,
 		Replicas:   h.replicas,
 		Proxy:      &forward.Proxy{Upstream: h.pool, Logger: h.log},
-		Desk:       &offline.Desk{Node: h.node, Objects: memory, Answers: asked, Journal: h.journal},
+		Desk:       &offline.Desk{Node: h.node, Objects: memory, Answers: asked, Journal: h.journal, Overlay: h.overlay},
 		Memory:     memory,
 		Identifier: &gateway.Identifier{Node: h.node, Link: h.pool, Upstream: h.pool, Book: identities},
 		Logger:     h.log,
@@ -175,6 +180,9 @@ func (h *Hub) Run(ctx context.Context) error {
 	g.Go(func() error { return h.pool.Run(ctx) })
 	g.Go(func() error { return h.replicas.Run(ctx) })
 	g.Go(func() error { return h.journal.Run(ctx) })
+	if h.overlay != nil {
+		g.Go(func() error { return h.runOverlay(ctx) })
+	}
 	g.Go(func() error { return serve(ctx, h.secure, h.log) })
 	g.Go(func() error { return serve(ctx, h.admin, h.log) })
 	if h.plain != nil {

@@ -30,6 +30,7 @@ import (
 
 	"yurt/internal/adminapi"
 	"yurt/internal/credential"
+	"yurt/internal/upstream"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -125,6 +126,19 @@ func (s *site) run() (hub *Hub, stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- h.Run(ctx) }()
+	// A hub that does not know its link yet answers without it after a moment,
+	// which may be over before a busy machine has tried.
+	for {
+		changed := h.pool.Changed()
+		if h.pool.Link().State != upstream.Connecting {
+			break
+		}
+		select {
+		case <-changed:
+		case <-time.After(30 * time.Second):
+			s.t.Fatal("the hub does not find out whether there is a link")
+		}
+	}
 	return h, sync.OnceFunc(func() {
 		began := time.Now()
 		cancel()

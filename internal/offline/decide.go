@@ -15,6 +15,7 @@ const (
 	token                   // the last one issued
 	review                  // the last answer
 	podCreate               // 409 for a mirror pod that is known
+	podStatus               // laid over the pod
 )
 
 // decide sorts a write. It looks at the request's path and verb only.
@@ -37,8 +38,15 @@ func decide(q *request.Request, node string) kind {
 		return review
 	case in("", "pods", "") && q.Verb == request.Create:
 		return podCreate
+	case isPodStatus(q):
+		return podStatus
 	}
 	return refuse
+}
+
+// isPodStatus tells whether the request writes a pod's status.
+func isPodStatus(q *request.Request) bool {
+	return q.Resource == pods && q.Subresource == "status" && (q.Verb == request.Patch || q.Verb == request.Update)
 }
 
 // isLease tells whether the request is for the node's own lease.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"yurt/internal/credential"
+	"yurt/internal/overlay"
 	"yurt/internal/request"
 	"yurt/internal/wire"
 )
@@ -33,6 +34,7 @@ type Desk struct {
 	Objects Objects
 	Answers *Book // to tokens and reviews
 	Journal *Journal
+	Overlay *overlay.Overlay // nil: pod status is refused
 
 	mu    sync.Mutex
 	lease []byte // the node's lease as the kubelet wrote it last, in its encoding
@@ -70,8 +72,11 @@ func (o Outage) String() string {
 // Serve answers a write.
 func (d *Desk) Serve(ctx context.Context, w Write, outage Outage) Reply {
 	kind := decide(w.Request, d.Node)
-	if (kind == lease || kind == nodeStatus) && !d.isNode(w.Credential.Identity) {
-		kind = refuse // only the kubelet is told that its own heartbeat is well
+	switch kind {
+	case lease, nodeStatus, podStatus:
+		if !d.isNode(w.Credential.Identity) {
+			kind = refuse // only the kubelet is told that its own heartbeat is well
+		}
 	}
 	switch kind {
 	case lease:
@@ -90,6 +95,8 @@ func (d *Desk) Serve(ctx context.Context, w Write, outage Outage) Reply {
 		return d.recall(w, outage, reviewAge)
 	case podCreate:
 		return d.mirrorPod(w, outage)
+	case podStatus:
+		return d.holdStatus(ctx, w, outage)
 	}
 	return Unavailable(w.Answer, outage, "")
 }
@@ -178,7 +185,10 @@ func (d *Desk) NoteLease(q *request.Request, body []byte) {
 	d.lease = body
 }
 
-var nodes = request.Resource{Version: "v1", Resource: "nodes"}
+var (
+	nodes = request.Resource{Version: "v1", Resource: "nodes"}
+	pods  = request.Resource{Version: "v1", Resource: "pods"}
+)
 
 // nodeExists lets a restarted kubelet go on: it creates its node first of all,
 // and takes AlreadyExists for an answer.

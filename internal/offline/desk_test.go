@@ -1,6 +1,7 @@
 package offline
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -12,14 +13,16 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"yurt/internal/credential"
+	"yurt/internal/overlay"
 	"yurt/internal/request"
+	"yurt/internal/store"
 	"yurt/internal/wire"
 )
 
@@ -34,6 +37,11 @@ func (k known) Known(identity credential.Identity, resource request.Resource, na
 // inDesk runs a test at a desk whose node is "edge", and where the node and the
 // pod web are known to the node.
 func inDesk(t *testing.T, test func(*testing.T, *Desk)) {
+	t.Helper()
+	onStore(t, func(t *testing.T, d *Desk, _ *store.Store) { test(t, d) })
+}
+
+func onStore(t *testing.T, test func(*testing.T, *Desk, *store.Store)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		st := openStore(t, t.TempDir())
@@ -51,7 +59,7 @@ func inDesk(t *testing.T, test func(*testing.T, *Desk)) {
 		test(t, &Desk{
 			Node: "edge", Answers: asked, Journal: journal,
 			Objects: known{"/api/v1/nodes/edge": true, "/api/v1/namespaces/shop/pods/web": true},
-		})
+		}, st)
 		cancel()
 		<-done
 		if err := st.Close(); err != nil {
@@ -143,7 +151,7 @@ func TestDesk(t *testing.T) {
 		{"update another node's status", "PUT", "/api/v1/nodes/other/status", nodeType, &corev1.Node{ObjectMeta: named("", "other")}, node, "503 ServiceUnavailable"},
 		{"a mirror pod that is known", "POST", "/api/v1/namespaces/shop/pods", podType, &corev1.Pod{ObjectMeta: named("shop", "web")}, node, "409 AlreadyExists"},
 		{"another pod", "POST", "/api/v1/namespaces/shop/pods", podType, &corev1.Pod{ObjectMeta: named("shop", "db")}, node, "503 ServiceUnavailable"},
-		{"a pod's status", "PUT", "/api/v1/namespaces/shop/pods/web/status", podType, &corev1.Pod{ObjectMeta: named("shop", "web")}, node, "503 ServiceUnavailable"},
+		{"a pod's status, without an overlay", "PUT", "/api/v1/namespaces/shop/pods/web/status", podType, &corev1.Pod{ObjectMeta: named("shop", "web")}, node, "503 ServiceUnavailable"},
 		{"an eviction", "POST", "/api/v1/namespaces/shop/pods/web/eviction", podType, &corev1.Pod{ObjectMeta: named("shop", "web")}, node, "503 ServiceUnavailable"},
 		{"an event", "POST", "/api/v1/namespaces/shop/events", eventType(&request.Request{}), &corev1.Event{ObjectMeta: named("shop", "e")}, node, "201"},
 		{"an event of events.k8s.io", "POST", "/apis/events.k8s.io/v1/namespaces/shop/events", wire.TypeMeta{APIVersion: "events.k8s.io/v1", Kind: "Event"}, &eventsv1.Event{ObjectMeta: named("shop", "e")}, alice, "201"},
@@ -177,11 +185,11 @@ func TestDeskLease(t *testing.T) {
 		}
 		w := writeOf(t, "PUT", path, wire.Protobuf, leaseType, &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: "edge", ResourceVersion: "42"}})
 		r := d.Serve(t.Context(), w, outage)
-		if diff := cmp.Diff(Reply{Code: 200, ContentType: wire.Protobuf.MediaType(), Body: w.Body}, r); diff != "" {
+		if diff := gocmp.Diff(Reply{Code: 200, ContentType: wire.Protobuf.MediaType(), Body: w.Body}, r); diff != "" {
 			t.Errorf("echo (-want +got):\n%s", diff)
 		}
 		got, ok := d.Lease(get, credential.Node, wire.Protobuf)
-		if diff := cmp.Diff(r, got); !ok || diff != "" {
+		if diff := gocmp.Diff(r, got); !ok || diff != "" {
 			t.Errorf("get (-want +got):\n%s", diff)
 		}
 		if _, ok := d.Lease(get, credential.Node, wire.JSON); ok {
@@ -206,7 +214,7 @@ func TestDeskAnswers(t *testing.T) {
 		}
 		want := Reply{Code: http.StatusCreated, ContentType: "application/json", Body: []byte("the answer")}
 		for _, w := range []Write{token, review} {
-			if diff := cmp.Diff(want, d.Serve(t.Context(), w, outage)); diff != "" {
+			if diff := gocmp.Diff(want, d.Serve(t.Context(), w, outage)); diff != "" {
 				t.Errorf("%s (-want +got):\n%s", w.Path, diff)
 			}
 		}
@@ -253,7 +261,7 @@ func TestDeskEvents(t *testing.T) {
 			t.Fatal(err)
 		}
 		e.Count, e.LastTimestamp = 2, metav1.Unix(200, 0)
-		if diff := cmp.Diff(*e, got); diff != "" {
+		if diff := gocmp.Diff(*e, got); diff != "" {
 			t.Errorf("patched (-want +got):\n%s", diff)
 		}
 
@@ -269,4 +277,81 @@ func TestDeskEvents(t *testing.T) {
 			t.Errorf("%d entries in the journal, want 3", n)
 		}
 	})
+}
+
+// pod stands for what the gateway knows of the pod web, as the cloud has it.
+type pod corev1.Pod
+
+func (p *pod) Known(_ credential.Identity, resource request.Resource, namespace, name string, encoding wire.Encoding) ([]byte, bool) {
+	if resource.Resource != "pods" || namespace != p.Namespace || name != p.Name {
+		return nil, false
+	}
+	object := (*corev1.Pod)(p)
+	raw, err := object.Marshal()
+	if encoding == wire.JSON {
+		raw, err = json.Marshal(object)
+	}
+	return wire.AppendObject(nil, encoding, podType, raw), err == nil
+}
+
+// TestDeskPodStatus: what the kubelet says of a pod is accepted from the kubelet
+// only, comes back laid over the pod, and is given up when the API server has it.
+func TestDeskPodStatus(t *testing.T) {
+	const path = "/api/v1/namespaces/shop/pods/web/status"
+	for _, tc := range []struct {
+		name, method, mediaType, body string
+		as                            credential.Identity
+		path                          string
+		want                          string // of the answer
+		address                       string // that the pod has then
+	}{
+		{name: "a patch", body: `{"metadata":{"uid":"u1"},"status":{"podIP":"10.0.0.9","podIPs":[{"ip":"10.0.0.9"}]}}`, want: "200", address: "10.0.0.9"},
+		{name: "a patch of another pod of that name", body: `{"metadata":{"uid":"u2"},"status":{"podIP":"10.0.0.9"}}`, want: "409 Conflict"},
+		{name: "a patch that is none", body: `{"status":[]}`, want: "422 Invalid"},
+		{name: "a JSON patch", mediaType: "application/json-patch+json", body: `[]`, want: "503 ServiceUnavailable"},
+		{name: "an update", method: http.MethodPut, mediaType: "application/json", want: "200", address: "10.0.0.9",
+			body: `{"kind":"Pod","apiVersion":"v1","metadata":{"name":"web","namespace":"shop","uid":"u1"},"status":{"phase":"Running","podIP":"10.0.0.9"}}`},
+		{name: "an update in an unknown encoding", method: http.MethodPut, mediaType: "application/cbor", want: "503 ServiceUnavailable"},
+		{name: "a pod that is not known", path: "/api/v1/namespaces/shop/pods/db/status", body: `{}`, want: "503 ServiceUnavailable"},
+		{name: "a patch by a pod", as: credential.Identity{Name: "alice"}, body: `{}`, want: "503 ServiceUnavailable"},
+	} {
+		for _, enc := range []wire.Encoding{wire.JSON, wire.Protobuf} {
+			t.Run(tc.name+" answered in "+enc.String(), func(t *testing.T) {
+				onStore(t, func(t *testing.T, d *Desk, st *store.Store) {
+					var err error
+					if d.Overlay, err = overlay.Open(st, overlay.Options{}); err != nil {
+						t.Fatal(err)
+					}
+					d.Objects = &pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", UID: "u1", ResourceVersion: "7"}, Status: corev1.PodStatus{PodIP: "10.0.0.1", Phase: corev1.PodRunning}}
+					w := Write{
+						Method: cmp.Or(tc.method, http.MethodPatch), Path: cmp.Or(tc.path, path), Body: []byte(tc.body), Answer: enc,
+						MediaType: cmp.Or(tc.mediaType, "application/strategic-merge-patch+json"), Credential: credential.Credential{Identity: tc.as},
+					}
+					w.Encoding, _ = wire.ParseContentType(w.MediaType)
+					w.Request = request.Parse(httptest.NewRequest(w.Method, w.Path, http.NoBody))
+					r := d.Serve(t.Context(), w, outage)
+					if got := answerOf(t, r); got != tc.want {
+						t.Fatalf("got %s, want %s: %s", got, tc.want, r.Body)
+					}
+					state, laidOver := d.Overlay.State(overlay.Key{Namespace: "shop", Name: "web"})
+					if laidOver != (tc.address != "") {
+						t.Errorf("it has an entry: %v", laidOver)
+					}
+					if !laidOver {
+						return
+					}
+					if !strings.Contains(string(r.Body), tc.address) {
+						t.Errorf("the answer lacks %s: %s", tc.address, r.Body)
+					}
+					d.Overlay.Heal()
+					if err := d.NotePodStatus(t.Context(), w.Request, r.ContentType, r.Body); err != nil {
+						t.Error(err)
+					}
+					if state, _ = d.Overlay.State(overlay.Key{Namespace: "shop", Name: "web"}); state != overlay.Reported {
+						t.Errorf("the API server has the status, and the entry is %v", state)
+					}
+				})
+			})
+		}
+	}
 }
