@@ -67,6 +67,7 @@ func floors() []place {
 
 		// The cloud's controllers share with the hub what users write, and nothing else.
 		{"internal/controller/autonomy", cloud, 2, "what nodes and pods ask for, read the same way by all controllers"},
+		{"internal/controller/lag", cloud, 2, "which versions of pods were written to: caches are behind"},
 		{"internal/controller/endpointretention", cloud, 3, "pods of dark nodes stay in their Services"},
 		{"internal/controller/nodeautonomy", cloud, 3, "pods of dark nodes are not evicted"},
 		{"internal/manager", cloud, 4, "the controllers as one program with one leader"},

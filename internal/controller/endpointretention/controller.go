@@ -25,6 +25,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"yurt/internal/controller/autonomy"
+	"yurt/internal/controller/lag"
 )
 
 const (
@@ -38,13 +39,14 @@ const (
 	reasonOver = "RetentionEnded"
 )
 
-// Reconciler carries out what decide says, one node at a time. It keeps nothing of its own.
+// Reconciler carries out what decide says, one node at a time. It keeps nothing of its own but what it has just written.
 type Reconciler struct {
 	client  client.Client
 	events  events.EventRecorder
 	log     *slog.Logger
 	metrics *metrics
 	policy  *keeper
+	writes  lag.Writes
 }
 
 // Add lets a manager run the controller while it is the leader. The manager's cache must index pods by spec.nodeName. The users are
@@ -121,17 +123,35 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	if !p.next.IsZero() {
 		result.RequeueAfter = max(p.next.Sub(now), time.Millisecond)
 	}
+	behind, err := r.changePods(ctx, &node, p.pods)
+	if behind {
+		result.RequeueAfter = conflictDelay
+	}
+	return result, err
+}
+
+// changePods carries out changes of pods, and tells whether it has to wait for the cache to catch up.
+func (r *Reconciler) changePods(ctx context.Context, node *corev1.Node, changes []podChange) (behind bool, err error) {
+	round := r.writes.Round(node.Name)
+	defer round.End()
 	var errs []error
-	for _, change := range p.pods {
-		err := r.changePod(ctx, change)
+	for _, change := range changes {
+		if round.Old(change.pod) {
+			behind = true
+			continue
+		}
+		version, err := r.changePod(ctx, change)
 		switch {
-		case apierrors.IsConflict(err):
-			result.RequeueAfter = conflictDelay
+		case apierrors.IsConflict(err) || apierrors.IsNotFound(err):
+			round.Wrote(change.pod)
+			behind = true
 		case err != nil:
 			errs = append(errs, err)
+		case version != change.pod.ResourceVersion: // else somebody undoes at once what is written
+			round.Wrote(change.pod)
 		}
 	}
-	return result, errors.Join(errs...)
+	return behind, errors.Join(errs...)
 }
 
 // warn tells of a dark autonomous node that its pods leave their Services.
@@ -146,64 +166,57 @@ func (r *Reconciler) warn(node *corev1.Node, policy state) {
 	}
 }
 
-// changePod carries out one change. Readiness goes first: once the mark is gone, nobody knows that there was something to withdraw.
-func (r *Reconciler) changePod(ctx context.Context, c podChange) error {
-	err := r.writeReady(ctx, &c)
-	if err == nil {
-		err = r.writeMark(ctx, c)
+// changePod carries out one change and returns the version that the pod has now. Readiness goes first: once the mark is gone, nobody
+// knows that there was something to withdraw.
+func (r *Reconciler) changePod(ctx context.Context, c podChange) (version string, err error) {
+	version = c.pod.ResourceVersion
+	if c.action == withdraw {
+		version, err = r.withdraw(ctx, c.pod, version)
+	}
+	switch {
+	case err != nil:
+	case c.action == mark:
+		version, err = r.mark(ctx, c.pod, version, Keep)
+	case c.pod.Annotations[RetainKey] == Keep: // what its owner has put there instead stays
+		version, err = r.mark(ctx, c.pod, version, nil)
 	}
 	if err != nil {
-		return fmt.Errorf("%s pod %s/%s: %w", c.action, c.pod.Namespace, c.pod.Name, err)
+		return "", fmt.Errorf("%s pod %s/%s: %w", c.action, c.pod.Namespace, c.pod.Name, err)
 	}
 	r.metrics.changes.WithLabelValues(c.action.String()).Inc()
 	r.log.InfoContext(ctx, "retention of readiness changed", "pod", c.pod.Namespace+"/"+c.pod.Name, "node", c.pod.Spec.NodeName, "action", c.action.String())
-	return nil
+	return version, nil
 }
 
-// writeReady withdraws a pod, where that is the change.
-func (r *Reconciler) writeReady(ctx context.Context, c *podChange) error {
-	if c.action != withdraw {
-		return nil
-	}
-	target, data, err := patchOf(c.pod, map[string]any{"status": map[string]any{"conditions": []any{map[string]any{
+// withdraw writes that a pod is not ready.
+func (r *Reconciler) withdraw(ctx context.Context, pod *corev1.Pod, version string) (string, error) {
+	target, patch, err := patchOf(pod, version, types.StrategicMergePatchType, "status", map[string]any{"conditions": []any{map[string]any{
 		"type": corev1.PodReady, "status": corev1.ConditionFalse, "reason": reasonOver,
 		"message":            "The node is dark, and this pod is no longer kept in its Services.",
 		"lastTransitionTime": metav1.Now(),
-	}}}})
-	if err != nil {
-		return err
+	}}})
+	if err == nil {
+		err = r.client.Status().Patch(ctx, target, patch)
 	}
-	if err := r.client.Status().Patch(ctx, target, client.RawPatch(types.StrategicMergePatchType, data)); err != nil {
-		return client.IgnoreNotFound(err)
-	}
-	c.pod.ResourceVersion = target.ResourceVersion
-	return nil
+	return target.ResourceVersion, err
 }
 
-// writeMark gives a pod its mark or takes it away. What its owner has put there instead stays.
-func (r *Reconciler) writeMark(ctx context.Context, c podChange) error {
-	var value any
-	switch {
-	case c.action == mark:
-		value = Keep
-	case c.pod.Annotations[RetainKey] != Keep:
-		return nil
+// mark gives a pod a mark, or takes it away if the value is nil.
+func (r *Reconciler) mark(ctx context.Context, pod *corev1.Pod, version string, value any) (string, error) {
+	target, patch, err := patchOf(pod, version, types.MergePatchType, "metadata", map[string]any{"annotations": map[string]any{RetainKey: value}})
+	if err == nil {
+		err = r.client.Patch(ctx, target, patch)
 	}
-	target, data, err := patchOf(c.pod, map[string]any{"metadata": map[string]any{"annotations": map[string]any{RetainKey: value}}})
-	if err != nil {
-		return err
-	}
-	return client.IgnoreNotFound(r.client.Patch(ctx, target, client.RawPatch(types.MergePatchType, data)))
+	return target.ResourceVersion, err
 }
 
-// patchOf returns what to patch and the patch. It fails with a conflict if the pod is another one by now, or has changed.
-func patchOf(pod *corev1.Pod, content map[string]any) (*corev1.Pod, []byte, error) {
-	metadata, ok := content["metadata"].(map[string]any)
-	if !ok {
-		metadata = map[string]any{}
-		content["metadata"] = metadata
-	}
-	metadata["uid"], metadata["resourceVersion"] = pod.UID, pod.ResourceVersion
-	data, err := json.Marshal(content)
-	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name}}, data, err
+// patchOf returns what to patch, and the patch of one of its fields. It fails with a conflict if the pod is another one by now, or has
+// another version.
+func patchOf(pod *corev1.Pod, version string, kind types.PatchType, field string, content map[string]any) (*corev1.Pod, client.Patch, error) {
+	patch := map[string]any{"metadata": map[string]any{}}
+	patch[field] = content
+	metadata := patch["metadata"].(map[string]any)
+	metadata["uid"], metadata["resourceVersion"] = pod.UID, version
+	data, err := json.Marshal(patch)
+	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name}}, client.RawPatch(kind, data), err
 }

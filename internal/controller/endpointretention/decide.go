@@ -69,7 +69,7 @@ func decide(node *corev1.Node, pods []*corev1.Pod, policy bool, now time.Time) p
 		case optedOut && dark && phase != autonomy.Unprotected && ready(pod): // its owner did so in the dark
 			p.pods = append(p.pods, podChange{pod, withdraw})
 		case optedOut:
-		case wanted && !marked && policy:
+		case wanted && !marked && policy && ready(pod): // one that is not has nothing to keep yet, and its kubelet is about to write it
 			p.pods = append(p.pods, podChange{pod, mark})
 		case !wanted && marked && dark && ready(pod):
 			p.pods = append(p.pods, podChange{pod, withdraw})

@@ -8,8 +8,8 @@
 //
 // It writes
 //   - the policy and its binding, and puts them back if somebody changes them;
-//   - the annotation node.openyurt.io/retain-ready: "true" on pods whose readiness is to be kept: DaemonSet and static pods too. Any
-//     other value is the owner's word that it is not to be, and stays;
+//   - the annotation node.openyurt.io/retain-ready: "true" on pods, once they are ready, whose readiness is to be kept: DaemonSet and
+//     static pods too. Any other value is the owner's word that it is not to be, and stays;
 //   - Ready=False on marked pods of a dark node when the mark goes: the stock controller would not come back to them.
 //
 // It guarantees that only Ready=True is kept: a pod that was unready at the cut, or keeps crashing, is not shown as ready. A kubelet

@@ -25,6 +25,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"yurt/internal/controller/autonomy"
+	"yurt/internal/controller/lag"
 )
 
 const (
@@ -35,12 +36,13 @@ const (
 	conflictDelay = 100 * time.Millisecond
 )
 
-// Reconciler carries out what decide says, one node at a time. It keeps nothing of its own.
+// Reconciler carries out what decide says, one node at a time. It keeps nothing of its own but what it has just written.
 type Reconciler struct {
 	client  client.Client
 	events  events.EventRecorder
 	log     *slog.Logger
 	metrics *metrics
+	writes  lag.Writes
 }
 
 // Add lets a manager run the controller while it is the leader. The manager's cache must index pods by spec.nodeName.
@@ -114,28 +116,46 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	if !p.next.IsZero() {
 		result.RequeueAfter = max(p.next.Sub(now), time.Millisecond)
 	}
-	var errs []error
-	for _, change := range p.pods {
-		err := r.changePod(ctx, change)
-		switch {
-		case apierrors.IsConflict(err):
-			result.RequeueAfter = conflictDelay
-		case err != nil:
-			errs = append(errs, err)
-		}
-	}
-	if p.condition != nil && len(errs) == 0 {
-		err := r.show(ctx, &node, p)
+	behind, err := r.changePods(ctx, &node, p.pods)
+	if err == nil && p.condition != nil {
+		err = r.show(ctx, &node, p)
 		if apierrors.IsConflict(err) {
-			result.RequeueAfter, err = conflictDelay, nil
+			behind, err = true, nil
 		}
-		errs = append(errs, err)
 	}
-	return result, errors.Join(errs...)
+	if behind {
+		result.RequeueAfter = conflictDelay
+	}
+	return result, err
 }
 
-// changePod writes a pod's tolerance. The resource version keeps it from being based on what the pod is no longer.
-func (r *Reconciler) changePod(ctx context.Context, c podChange) error {
+// changePods carries out changes of pods, and tells whether it has to wait for the cache to catch up.
+func (r *Reconciler) changePods(ctx context.Context, node *corev1.Node, changes []podChange) (behind bool, err error) {
+	round := r.writes.Round(node.Name)
+	defer round.End()
+	var errs []error
+	for _, change := range changes {
+		if round.Old(change.pod) {
+			behind = true
+			continue
+		}
+		version, err := r.changePod(ctx, change)
+		switch {
+		case apierrors.IsConflict(err) || apierrors.IsNotFound(err):
+			round.Wrote(change.pod)
+			behind = true
+		case err != nil:
+			errs = append(errs, err)
+		case version != change.pod.ResourceVersion: // else somebody undoes at once what is written
+			round.Wrote(change.pod)
+		}
+	}
+	return behind, errors.Join(errs...)
+}
+
+// changePod writes a pod's tolerance and returns the version that the pod has now. The resource version keeps it from being based on
+// what the pod is no longer.
+func (r *Reconciler) changePod(ctx context.Context, c podChange) (version string, err error) {
 	annotations := map[string]any{}
 	for _, o := range outages() {
 		annotations[o.original] = nil
@@ -149,17 +169,17 @@ func (r *Reconciler) changePod(ctx context.Context, c podChange) error {
 	}
 	data, err := json.Marshal(patch)
 	if err != nil {
-		return err
+		return "", err
 	}
 	target := &corev1.Pod{}
 	target.Namespace, target.Name = c.pod.Namespace, c.pod.Name
-	err = client.IgnoreNotFound(r.client.Patch(ctx, target, client.RawPatch(types.MergePatchType, data)))
+	err = r.client.Patch(ctx, target, client.RawPatch(types.MergePatchType, data))
 	if err != nil {
-		return fmt.Errorf("change tolerations of pod %s/%s: %w", c.pod.Namespace, c.pod.Name, err)
+		return "", fmt.Errorf("change tolerations of pod %s/%s: %w", c.pod.Namespace, c.pod.Name, err)
 	}
 	r.metrics.changes.WithLabelValues(c.phase.String()).Inc()
 	r.log.InfoContext(ctx, "tolerations changed", "pod", c.pod.Namespace+"/"+c.pod.Name, "node", c.pod.Spec.NodeName, "phase", c.phase.String())
-	return nil
+	return target.ResourceVersion, nil
 }
 
 // show writes the node's condition, and then tells of it: once, as a decision about what the node is no longer is a conflict. The
