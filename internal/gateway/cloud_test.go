@@ -44,10 +44,13 @@ type cloud struct {
 
 	tokens  map[string]string // the users of valid tokens
 	denied  map[string]bool   // "user path prefix"
-	mood    string            // "", "hang", "lose"
+	mood    string            // "", "hang", "slow", "lose"
 	balance *canned           // what a load balancer answers in the API server's place
 	cut     int               // items after which a list breaks off
 }
+
+// slowness is how long a slow cloud takes for an answer.
+const slowness = 5 * time.Second
 
 type object struct {
 	path, uid, value string
@@ -187,6 +190,17 @@ func (c *cloud) RoundTrip(r *http.Request, cred credential.Credential) (*http.Re
 		return respond(c.balance.code, c.balance.contentType, []byte(c.balance.body), false), nil
 	}
 	resp := c.serve(r, q, cred, body)
+	if c.mood == "slow" {
+		c.mu.Unlock()
+		select {
+		case <-time.After(slowness):
+		case <-r.Context().Done():
+		}
+		c.mu.Lock()
+		if r.Context().Err() != nil {
+			return nil, context.Cause(r.Context())
+		}
+	}
 	if c.mood == "lose" {
 		return nil, &upstream.UnreachableError{Server: "cloud", Err: errors.New("connection reset by peer")}
 	}
@@ -418,7 +432,7 @@ func (c *cloud) takeSeen() []string {
 }
 
 // command changes the world: "put PATH VALUE", "delete PATH", "cut", "heal",
-// "hang", "lose", "answer CODE TYPE BODY", "properly", "truncate",
+// "hang", "slow", "lose", "answer CODE TYPE BODY", "properly", "truncate",
 // "revoke TOKEN", "deny USER PREFIX", "allow USER PREFIX".
 func (c *cloud) command(line string) error {
 	f := strings.Fields(line)
@@ -437,6 +451,8 @@ func (c *cloud) command(line string) error {
 		c.put(f[1], f[2])
 	case "delete":
 		c.remove(f[1])
+	case "slow":
+		c.mood = f[0] // streams stand
 	case "hang", "lose":
 		c.mood = f[0]
 		c.breakStreams()

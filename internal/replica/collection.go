@@ -110,6 +110,7 @@ type Collection struct {
 	interrupt context.CancelCauseFunc // ends the feed's watch; nil between watches
 	cred      credential.Credential
 	running   bool      // a feed runs
+	refresh   *refresh  // that is under way; nil: none
 	watchers  int       // streams being served
 	waiting   int       // requests that wait for the feed
 	lastUse   time.Time // by a request; streams use it all the time
@@ -363,7 +364,7 @@ func (c *Collection) use(cred credential.Credential) bool {
 	}
 	c.mu.Unlock()
 	if start {
-		c.set.startFeed(c)
+		c.set.start(c.feed)
 	}
 	return true
 }

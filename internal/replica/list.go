@@ -27,20 +27,6 @@ const (
 	consistent
 )
 
-// Refresh lists the collection with a consistent read and commits the
-// difference, unless a list that was begun after since has done so already:
-// what the replica then holds is not older than that moment.
-func (c *Collection) Refresh(ctx context.Context, since time.Time) error {
-	if err := c.feeding.lock(ctx); err != nil {
-		return err
-	}
-	defer c.feeding.unlock()
-	if c.listed.After(since) {
-		return nil
-	}
-	return c.listLocked(ctx, consistent, func() {})
-}
-
 // list is the feed's.
 func (c *Collection) list(ctx context.Context) error {
 	turn, err := c.set.turns.take(ctx, errand{node: c.Identity.IsNode(), long: request.SingleName(c.FieldSelector) == ""})
@@ -58,28 +44,47 @@ func (c *Collection) list(ctx context.Context) error {
 	return c.listLocked(ctx, relist, turn.heard)
 }
 
-// listLocked calls heard whenever the answer goes on.
+// listLocked calls heard whenever the answer goes on. Feeding must be held.
 func (c *Collection) listLocked(ctx context.Context, mode listMode, heard func()) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	if err := c.landed(ctx); err != nil {
 		return err
 	}
-	started := time.Now()
+	in, err := c.fetch(ctx, mode, heard)
+	if err != nil {
+		return err
+	}
+	defer in.stage.Abort()
+	return c.swap(ctx, in)
+}
+
+// incoming is a list that has come, complete, and is staged.
+type incoming struct {
+	stage    *store.Stage
+	revision uint64
+	meta     meta
+	began    time.Time // when it was asked for
+}
+
+// fetch asks for a list and stages its objects as they come. The caller aborts
+// the stage, if it is not swapped in.
+func (c *Collection) fetch(ctx context.Context, mode listMode, heard func()) (*incoming, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	began := time.Now()
 	silence := time.AfterFunc(answerPatience, func() { cancel(errSilent) })
 	defer silence.Stop()
 	resp, err := c.openList(ctx, mode)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer resp.Body.Close()
+	in := &incoming{stage: c.table.Stage(), began: began}
 	body := heardReader{resp.Body, func() { silence.Reset(answerPatience); heard() }}
-	if err := c.takeIn(ctx, resp.Header.Get("Content-Type"), body); err != nil {
-		return fmt.Errorf("take in list: %w", err)
+	if err := c.takeIn(ctx, in, resp.Header.Get("Content-Type"), body); err != nil {
+		in.stage.Abort()
+		return nil, fmt.Errorf("take in list: %w", err)
 	}
-	c.listed = started
-	c.heard.Store(time.Now().UnixNano())
-	return nil
+	return in, nil
 }
 
 // heardReader notes that the API server is not silent.
@@ -115,21 +120,18 @@ func (c *Collection) openList(ctx context.Context, mode listMode) (*http.Respons
 	return resp, err
 }
 
-// takeIn stages the list's objects as they come and swaps them in when, and
-// only when, the list is complete.
-func (c *Collection) takeIn(ctx context.Context, contentType string, body io.Reader) error {
+// takeIn reads a list to its end. One that is not complete is an error.
+func (c *Collection) takeIn(ctx context.Context, in *incoming, contentType string, body io.Reader) error {
 	encoding, ok := wire.ParseContentType(contentType)
 	if !ok {
 		return fmt.Errorf("answer has Content-Type %q", contentType)
 	}
-	stage := c.table.Stage()
-	defer stage.Abort()
 	list, err := wire.ReadList(body, encoding, maxObject, func(item wire.Item) error {
 		revision, err := strconv.ParseUint(item.ResourceVersion, 10, 64)
 		if err != nil {
 			return fmt.Errorf("object %s/%s has resourceVersion %q", item.Namespace, item.Name, item.ResourceVersion)
 		}
-		return stage.Add(ctx, store.Record{Key: rowKey(item.Namespace, item.Name), Revision: revision, Identity: item.UID, Value: item.Raw})
+		return in.stage.Add(ctx, store.Record{Key: rowKey(item.Namespace, item.Name), Revision: revision, Identity: item.UID, Value: item.Raw})
 	})
 	if err != nil {
 		return err
@@ -137,38 +139,47 @@ func (c *Collection) takeIn(ctx context.Context, contentType string, body io.Rea
 	if list.Continue != "" {
 		return errors.New("the API server sent a part of the list though no limit was asked for")
 	}
-	revision, err := strconv.ParseUint(list.ResourceVersion, 10, 64)
-	if err != nil {
+	if in.revision, err = strconv.ParseUint(list.ResourceVersion, 10, 64); err != nil {
 		return fmt.Errorf("list has resourceVersion %q", list.ResourceVersion)
 	}
-	m := meta{Encoding: encoding, Envelope: list.Envelope}
-	if err := c.completeMeta(ctx, &m); err != nil {
-		return err
-	}
-	raw, err := json.Marshal(m)
+	in.meta = meta{Encoding: encoding, Envelope: list.Envelope}
+	return c.completeMeta(ctx, &in.meta)
+}
+
+// swap makes a list that has come the replica's contents, by one commit. Feeding
+// must be held.
+func (c *Collection) swap(ctx context.Context, in *incoming) error {
+	raw, err := json.Marshal(in.meta)
 	if err != nil {
 		return err
 	}
 	before := c.table.Revision()
 	old, populated := c.current()
-	swap := stage.Swap
-	if revision < before || populated && old.Encoding != m.Encoding {
+	swap := in.stage.Swap
+	if in.revision < before || populated && old.Encoding != in.meta.Encoding {
 		// Running watches end with 410, and their clients list again: what
 		// they know means nothing any more, or would go on in another encoding.
-		swap = stage.Reset
+		swap = in.stage.Reset
 		c.epoch++
 	}
-	if _, err := swap(ctx, revision, raw); err != nil {
-		return err
+	if _, err := swap(ctx, in.revision, raw); err != nil {
+		return fmt.Errorf("take in list: %w", err)
 	}
-	c.queued, c.bookmark = revision, revision
+	c.queued, c.bookmark = in.revision, in.revision
 	c.update(func() {
-		c.meta, c.denied, c.recheck, c.doubt, c.mustList, c.lapsed = &m, nil, false, nil, false, false
+		c.meta, c.denied, c.recheck, c.doubt, c.mustList, c.lapsed = &in.meta, nil, false, nil, false, false
 	})
-	if revision < before {
-		c.wentBack(before, revision)
+	c.noteListed(in.began)
+	if in.revision < before {
+		c.wentBack(before, in.revision)
 	}
 	return nil
+}
+
+// noteListed: what the replica holds is not older than began.
+func (c *Collection) noteListed(began time.Time) {
+	c.listed = began
+	c.heard.Store(time.Now().UnixNano())
 }
 
 // wentBack tells that etcd was restored from a backup. The API server shows it

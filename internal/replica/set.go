@@ -67,7 +67,7 @@ type Set struct {
 	node    string           // whose pods it is about
 
 	turns  turns
-	starts chan *Collection
+	starts chan func(context.Context)
 	ended  chan struct{} // Run has
 
 	mu          sync.Mutex
@@ -79,7 +79,7 @@ type Set struct {
 func Open(st *store.Store, up Upstream, log *slog.Logger) (*Set, error) {
 	s := &Set{
 		store: st, up: up, log: log, linger: defaultLinger, spread: rand.N[time.Duration],
-		starts:      make(chan *Collection),
+		starts:      make(chan func(context.Context)),
 		ended:       make(chan struct{}),
 		collections: map[Key]*Collection{},
 	}
@@ -102,24 +102,29 @@ func Open(st *store.Store, up Upstream, log *slog.Logger) (*Set, error) {
 
 // Run runs the feeds until ctx ends and all of them have ended.
 func (s *Set) Run(ctx context.Context) error {
-	var feeds sync.WaitGroup
+	var feeds sync.WaitGroup // and refreshes
 	defer feeds.Wait()
 	defer close(s.ended)
 	feeds.Go(func() { s.forgetAll(ctx) })
 	for {
 		select {
-		case c := <-s.starts:
-			feeds.Go(func() { c.feed(ctx) })
+		case work := <-s.starts:
+			feeds.Go(func() { work(ctx) })
 		case <-ctx.Done():
 			return nil
 		}
 	}
 }
 
-func (s *Set) startFeed(c *Collection) {
+// start makes work begin. It is called with a context that ends with Run; after
+// that, work is called with one that has ended.
+func (s *Set) start(work func(context.Context)) {
 	select {
-	case s.starts <- c:
+	case s.starts <- work:
 	case <-s.ended:
+		ended, cancel := context.WithCancel(context.Background())
+		cancel()
+		work(ended)
 	}
 }
 
