@@ -54,6 +54,7 @@ func command() *cobra.Command {
 	f.SortFlags = false
 	f.StringVar(&cfg.Kubeconfig, "kubeconfig", "", "kubeconfig of this node, for the hub's own way to the API server; followed when it or its certificate changes")
 	f.StringSliceVar(&cfg.Servers, "server-addr", nil, "addresses of API servers, like https://10.0.0.1:6443,https://10.0.0.2:6443, instead of the kubeconfig's")
+	f.StringVar(&cfg.LBMode, "lb-mode", "rr", "which of several API servers is asked: rr (each in its turn) or priority (the first that is well)")
 	f.StringVar(&cfg.NodeName, "node-name", "", "name of this node (default: the host's name)")
 	f.StringVar(&cfg.RootDir, "root-dir", "/var/lib/yurthub", "directory of the replica; must be on a disk that survives a reboot")
 	f.StringVar(&cfg.BindAddress, "bind-address", "127.0.0.1", "address of the listeners")

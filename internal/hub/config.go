@@ -11,12 +11,14 @@ import (
 	"strings"
 
 	"yurt/internal/credential"
+	"yurt/internal/upstream"
 )
 
 // Config is everything that the hub is told.
 type Config struct {
 	Kubeconfig  string   // of the hub's upstream: servers, CA, client certificate
 	Servers     []string // https URLs that stand in for the kubeconfig's server
+	LBMode      string   // how one of them is picked: "rr" or "priority"; empty: rr
 	NodeName    string   // empty: the host's name
 	RootDir     string   // the store is in it
 	BindAddress string   // of the listeners for clients on the node
@@ -47,6 +49,9 @@ func (c *Config) Validate() error {
 			errs = append(errs, fmt.Errorf("--server-addr: %w", err))
 		}
 	}
+	if _, err := c.mode(); err != nil {
+		errs = append(errs, fmt.Errorf("--lb-mode: %w", err))
+	}
 	ip := net.ParseIP(c.BindAddress)
 	switch {
 	case ip == nil:
@@ -75,6 +80,13 @@ func (c *Config) servers() ([]*url.URL, error) {
 		servers = append(servers, u)
 	}
 	return servers, nil
+}
+
+func (c *Config) mode() (upstream.Mode, error) {
+	if c.LBMode == "" {
+		return upstream.RoundRobin, nil
+	}
+	return upstream.ParseMode(c.LBMode)
 }
 
 // nodeName is the name under which the kubelet registers when it is not told

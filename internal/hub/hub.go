@@ -62,7 +62,11 @@ func New(cfg Config) (*Hub, error) {
 	if err != nil {
 		return nil, err
 	}
-	if h.pool, err = upstream.New(upstream.Config{Kubeconfig: cfg.Kubeconfig, Servers: servers, Logger: h.log}); err != nil {
+	mode, err := cfg.mode()
+	if err != nil {
+		return nil, err
+	}
+	if h.pool, err = upstream.New(upstream.Config{Kubeconfig: cfg.Kubeconfig, Servers: servers, Mode: mode, Logger: h.log}); err != nil {
 		return nil, err
 	}
 	if err := h.open(); err != nil {

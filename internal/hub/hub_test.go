@@ -370,6 +370,7 @@ func TestNewRefuses(t *testing.T) {
 		{"missing client certificate", func(s *site, _ *Config) { s.must(os.Remove(s.path("client.pem"))) }, "client-certificate"},
 		{"no root directory", func(_ *site, c *Config) { c.RootDir = "" }, "--root-dir"},
 		{"bad server", func(_ *site, c *Config) { c.Servers = []string{"http://10.0.0.1"} }, "--server-addr"},
+		{"bad mode", func(_ *site, c *Config) { c.LBMode = "random" }, "--lb-mode"},
 		{"bad address", func(_ *site, c *Config) { c.BindAddress = "here" }, "--bind-address"},
 		{"an address of everybody's", func(_ *site, c *Config) { c.BindAddress = "0.0.0.0" }, "loopback only"},
 		{"bad port", func(_ *site, c *Config) { c.AdminPort = 70000 }, "--serve-port 70000"},

@@ -20,7 +20,7 @@ import (
 // newFleet runs a pool over several addresses, in the order of preference.
 func newFleet(t *testing.T, dir string, addresses ...string) *Pool {
 	t.Helper()
-	cfg := Config{Kubeconfig: filepath.Join(dir, "kubeconfig"), Logger: slog.New(slog.DiscardHandler)}
+	cfg := Config{Kubeconfig: filepath.Join(dir, "kubeconfig"), Mode: Priority, Logger: slog.New(slog.DiscardHandler)}
 	for _, a := range addresses {
 		cfg.Servers = append(cfg.Servers, &url.URL{Scheme: "https", Host: a})
 	}
@@ -134,7 +134,7 @@ func TestBrokenConnectionIsNotAnOutage(t *testing.T) {
 	for range 20 {
 		changed := p.Changed()
 		c.CloseClientConnections()
-		_, _ = get(t.Context(), p, "/name", credential.Credential{}) // may break: what was sent may have been executed
+		_, _ = get(t.Context(), p, "/name", credential.Credential{}) // is repeated, but the next connection may have broken as well
 		eventually(t, time.Second, "an answer", func() bool { return who(t, p) == c.Listener.Addr().String() })
 		select {
 		case <-changed:
@@ -173,7 +173,7 @@ func TestFlappingSettlesOnTheTruth(t *testing.T) {
 	for range 200 {
 		var both sync.WaitGroup
 		both.Go(func() { p.fail(s, context.DeadlineExceeded) })
-		both.Go(func() { p.answered(s, time.Now().Add(time.Second)) })
+		both.Go(func() { p.answered(s, time.Now().Add(time.Second), keep) })
 		both.Wait()
 		if s.healthy() && p.Link().State != Up {
 			t.Fatalf("link is %s, and its only server healthy: nobody would look again", p.Link().State)
@@ -181,6 +181,8 @@ func TestFlappingSettlesOnTheTruth(t *testing.T) {
 	}
 	waitState(t, p, Up, 5*time.Second)
 }
+
+func keep(s score) score { return s }
 
 // What was in a buffer when the connection died does not bring the link back.
 func TestLateBytesDoNotRaiseTheLink(t *testing.T) {
@@ -193,7 +195,7 @@ func TestLateBytesDoNotRaiseTheLink(t *testing.T) {
 	sent := time.Now()
 	p.fail(s, context.DeadlineExceeded)
 	s.sent()
-	p.answered(s, sent)
+	p.answered(s, sent, keep)
 	if state := p.Link().State; state != Down {
 		t.Errorf("link is %s after bytes of before the failure", state)
 	}
@@ -258,8 +260,17 @@ func start(t *testing.T, cfg Config) *Pool {
 // broken answers in the API server's place, as a load balancer does.
 func (c *cloud) between(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if c.broken.Load() {
+		time.Sleep(time.Duration(c.slow.Load()))
+		switch probe := r.URL.Path == "/readyz"; {
+		case c.broken.Load():
 			http.Error(w, "no backend", http.StatusBadGateway)
+			return
+		case c.fails.Load() && !probe:
+			http.Error(w, "etcdserver: leader changed", http.StatusInternalServerError)
+			return
+		case c.hold.Load() && !probe:
+			c.held.Add(1)
+			<-r.Context().Done()
 			return
 		}
 		next.ServeHTTP(w, r)

@@ -86,7 +86,7 @@ func (p *Pool) settle(reason string) {
 	defer p.mu.Unlock()
 	state := Down
 	switch {
-	case p.pick() != nil:
+	case slices.ContainsFunc(p.servers, (*server).healthy):
 		state, reason = Up, ""
 	case p.link.State == Connecting && slices.ContainsFunc(p.servers, (*server).untried):
 		return // one that refuses says nothing of the next

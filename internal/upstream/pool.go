@@ -7,10 +7,9 @@
 // token the request carries.
 //
 // The package guarantees that a request made while the link is known to be down
-// fails at once with ErrDown, that a half-open HTTP/2 connection is noticed
-// within pingAfter+pingTimeout, and that the link is tried again about every
-// second while it is down. It never answers a request from anything but an API
-// server and never repeats one that may have been executed.
+// fails at once with ErrDown, that a silent link is noticed within 3 s (or 2 s
+// and three of its round trips), and that it is tried again about every second
+// while it is down. It never repeats a write that may have been executed.
 package upstream
 
 import (
@@ -19,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"sync"
@@ -50,9 +50,9 @@ type Config struct {
 	// Kubeconfig is a path. The file and those that it names are read again
 	// when they change.
 	Kubeconfig string
-	// Servers, if any, stand in for the kubeconfig's server. The first that is
-	// up is used.
+	// Servers, if any, stand in for the kubeconfig's server.
 	Servers []*url.URL
+	Mode    Mode
 	Logger  *slog.Logger
 }
 
@@ -61,7 +61,8 @@ type Pool struct {
 	cfg     Config
 	log     *slog.Logger
 	servers []*server
-	conns   atomic.Pointer[connections]
+	from    atomic.Pointer[credential.Kubeconfig]
+	last    atomic.Int32 // the index of the server that was picked last
 	bytes   byteCount
 	started time.Time
 
@@ -89,16 +90,23 @@ func New(cfg Config) (*Pool, error) {
 		addresses = []*url.URL{k.Server}
 	}
 	for _, u := range addresses {
-		p.servers = append(p.servers, newServer(u))
+		s := newServer(u)
+		s.connections.Store(p.newConnections(s, k))
+		p.servers = append(p.servers, s)
 	}
-	p.conns.Store(newConnections(k, &p.bytes))
+	p.last.Store(int32(rand.N(len(p.servers)))) // not all nodes begin with the same
+	p.from.Store(k)
 	return p, nil
 }
 
 // Run probes the servers whose health is in doubt and follows the kubeconfig's
 // files, until ctx ends.
 func (p *Pool) Run(ctx context.Context) error {
-	defer func() { p.conns.Load().close() }()
+	defer func() {
+		for _, s := range p.servers {
+			s.connections.Load().close()
+		}
+	}()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return p.followKubeconfig(ctx) })
 	for _, s := range p.servers {
@@ -110,22 +118,13 @@ func (p *Pool) Run(ctx context.Context) error {
 	return nil
 }
 
-// RoundTrip sends r to an API server as the given identity and returns its
-// answer, whatever its status. r's URL needs a path and a query only. The error
-// is ErrDown, an *UnreachableError, or that of r's context.
-func (p *Pool) RoundTrip(r *http.Request, cred credential.Credential) (*http.Response, error) {
-	s := p.pick()
-	if s == nil {
-		return nil, fmt.Errorf("%w: %s", ErrDown, p.Link().Reason)
-	}
-	return p.roundTripTo(s, r, cred)
-}
+func (p *Pool) downError() error { return fmt.Errorf("%w: %s", ErrDown, p.Link().Reason) }
 
 func (p *Pool) roundTripTo(s *server, r *http.Request, cred credential.Credential) (*http.Response, error) {
 	out := r.Clone(r.Context())
 	out.URL.Scheme, out.URL.Host = "https", s.host()
 	out.Host = out.URL.Host
-	conns := p.conns.Load()
+	conns := s.connections.Load()
 	transport := conns.pick(cred, r.Header.Get("Upgrade") != "")
 	token := cred.Token
 	if cred.Identity.IsNode() {
@@ -144,10 +143,10 @@ func (p *Pool) roundTripTo(s *server, r *http.Request, cred credential.Credentia
 		return nil, &UnreachableError{Server: out.URL.Host, Err: err}
 	}
 	if fromBetween(resp) {
-		p.suspect(s)
+		p.broke(s, errNotReady)
 		return resp, nil
 	}
-	p.answered(s, started)
+	p.answered(s, started, func(was score) score { return was.answered(resp.StatusCode == http.StatusInternalServerError) })
 	if resp.StatusCode != http.StatusSwitchingProtocols {
 		resp.Body = &watchedBody{ReadCloser: resp.Body, ctx: r.Context(), pool: p, server: s}
 	}
@@ -165,16 +164,6 @@ func (p *Pool) Suspect() {
 func (p *Pool) suspect(s *server) {
 	s.doubt()
 	s.wake()
-}
-
-// pick returns the first server that is up, or nil.
-func (p *Pool) pick() *server {
-	for _, s := range p.servers {
-		if s.healthy() {
-			return s
-		}
-	}
-	return nil
 }
 
 // followKubeconfig looks at the files every few seconds: the kubelet replaces
@@ -195,21 +184,24 @@ func (p *Pool) followKubeconfig(ctx context.Context) error {
 			continue
 		}
 		complaint = ""
-		if next.Same(p.conns.Load().from) {
+		if next.Same(p.from.Load()) {
 			continue
 		}
 		if len(p.cfg.Servers) == 0 {
 			p.servers[0].moveTo(next.Server)
 		}
-		old := p.conns.Swap(newConnections(next, &p.bytes))
-		old.close() // idle ones; running requests end on their own
+		p.from.Store(next)
+		for _, s := range p.servers {
+			old := s.connections.Swap(p.newConnections(s, next))
+			old.close() // idle ones; running requests end on their own
+		}
 		p.log.Info("kubeconfig changed, new connections use it", "kubeconfig", next.String())
 		p.Suspect()
 	}
 }
 
 // CA is the cluster's certificate authority, of the kubeconfig as it is now.
-func (p *Pool) CA() *x509.CertPool { return p.conns.Load().ca }
+func (p *Pool) CA() *x509.CertPool { return p.from.Load().CA }
 
 // BytesRead and BytesWritten count what went over the sockets to API servers,
 // TLS included.

@@ -35,10 +35,13 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // cloud is an API server behind a cable that can be cut silently.
 type cloud struct {
 	*httptest.Server
-	cable  *cable
-	ready  atomic.Bool
-	broken atomic.Bool // a load balancer answers in its place
-	probes atomic.Int32
+	cable                         *cable
+	ready                         atomic.Bool
+	broken                        atomic.Bool // a load balancer answers in its place
+	fails                         atomic.Bool // requests, not probes, are answered 500
+	hold                          atomic.Bool // requests get no answer
+	slow                          atomic.Int64
+	probes, held, writes, watches atomic.Int32
 }
 
 func newCloud(t *testing.T) *cloud {
@@ -66,7 +69,12 @@ func newCloud(t *testing.T) *cloud {
 	mux.HandleFunc("/watch", func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusOK)
 		_ = http.NewResponseController(w).Flush()
+		c.watches.Add(1)
 		<-r.Context().Done()
+	})
+	mux.HandleFunc("/echo", func(w http.ResponseWriter, r *http.Request) {
+		c.writes.Add(1)
+		_, _ = io.Copy(w, r.Body)
 	})
 	c.Server = httptest.NewUnstartedServer(c.between(mux))
 	c.EnableHTTP2 = true
@@ -266,8 +274,8 @@ func TestBlackHoleIsNoticed(t *testing.T) {
 	}()
 	time.Sleep(200 * time.Millisecond) // the watch stands
 	c.cable.dead.Store(true)
-	if took := waitState(t, p, Down, 6*time.Second); took > pingAfter+pingTimeout+time.Second {
-		t.Errorf("noticed after %v, want about %v", took, pingAfter+pingTimeout)
+	if took := waitState(t, p, Down, 6*time.Second); took > pingAfter+pingPatience+time.Second {
+		t.Errorf("noticed after %v, want about %v", took, pingAfter+pingPatience)
 	}
 	if err := <-watch; err == nil {
 		t.Error("the watch ended without an error")

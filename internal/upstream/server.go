@@ -6,11 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"mime"
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"yurt/internal/backoff"
@@ -26,6 +30,9 @@ const (
 	probeInterval = time.Second
 	probeTimeout  = 10 * time.Second
 	maxProbes     = 8
+	// compareInterval spaces the probes of servers that are up, if there are
+	// several to choose from.
+	compareInterval = 10 * time.Second
 	// doubtTimeout is how long a server in doubt has to prove itself.
 	doubtTimeout = 2 * time.Second
 
@@ -47,18 +54,22 @@ const (
 
 // server is one address and what is known of it.
 type server struct {
-	kick chan struct{} // its health is in doubt: probe now
+	kick        chan struct{} // its health is in doubt: probe now
+	connections atomic.Pointer[connections]
 
 	mu     sync.Mutex
 	url    *url.URL
 	health health
+	score  score
 	heard  time.Time // when it last answered or sent a byte
 	doubts time.Time // since when it is doubted
 	failed time.Time // when it was last found failing
+	open   map[*conn]struct{}
+	last   string // the address to which a connection was last made
 }
 
 func newServer(u *url.URL) *server {
-	return &server{url: u, kick: make(chan struct{}, 1)}
+	return &server{url: u, kick: make(chan struct{}, 1), open: map[*conn]struct{}{}}
 }
 
 func (s *server) wake() {
@@ -86,6 +97,12 @@ func (s *server) untried() bool {
 	return s.health == unknown
 }
 
+func (s *server) scored() score {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.score
+}
+
 func (s *server) doubt() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -97,6 +114,9 @@ func (s *server) doubt() {
 func (s *server) moveTo(u *url.URL) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.url.Host != u.Host {
+		s.last = ""
+	}
 	s.url = u
 }
 
@@ -106,13 +126,59 @@ func (s *server) host() string {
 	return s.url.Host
 }
 
+func (s *server) lastAddress() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last
+}
+
+func (s *server) noteAddress(address string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last = address
+}
+
+// keep, forget and letGo know the connections that stand and fall together.
+func (s *server) keep(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open[c] = struct{}{}
+}
+
+func (s *server) forget(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.open, c)
+}
+
+func (s *server) letGo() []*conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := slices.Collect(maps.Keys(s.open))
+	clear(s.open)
+	return all
+}
+
+// patience is how long a server in doubt has: longer if its round trip is.
+func (s *server) patience() time.Duration {
+	s.mu.Lock()
+	all := slices.Collect(maps.Keys(s.open))
+	s.mu.Unlock()
+	patience := doubtTimeout
+	for _, c := range all {
+		patience = max(patience, c.patience())
+	}
+	return patience
+}
+
 // answered notes an answer to a request that was sent at a time. One that was
 // under way when the server failed does not make it well.
-func (p *Pool) answered(s *server, sent time.Time) {
+func (p *Pool) answered(s *server, sent time.Time, rate func(score) score) {
 	s.mu.Lock()
 	was := s.health
 	late := was == failing && sent.Before(s.failed)
 	s.heard = time.Now()
+	s.score = rate(s.score)
 	if !late {
 		s.health = healthy
 	}
@@ -137,6 +203,9 @@ func (s *server) sent() {
 // speaks for itself. One that breaks may be one of many, and its end an API
 // server's orderly restart behind a balancer: a probe decides.
 func (p *Pool) broke(s *server, err error) {
+	s.mu.Lock()
+	s.score = s.score.answered(true)
+	s.mu.Unlock()
 	if !unreachable(err) {
 		p.suspect(s)
 		return
@@ -145,13 +214,15 @@ func (p *Pool) broke(s *server, err error) {
 }
 
 func unreachable(err error) bool {
-	var op *net.OpError
-	var untrusted *tls.CertificateVerificationError
-	return errors.As(err, &op) && op.Op == "dial" || errors.As(err, &untrusted) || lostPing(err)
+	var dial *dialError
+	return errors.As(err, &dial) && !dial.broken
 }
 
-// lostPing: the connection was given up because a ping was not answered.
-func lostPing(err error) bool { return strings.Contains(err.Error(), "client connection lost") }
+// unsent tells whether the request has not left.
+func unsent(err error) bool {
+	var dial *dialError
+	return errors.As(err, &dial)
+}
 
 func (p *Pool) fail(s *server, err error) {
 	s.mu.Lock()
@@ -165,14 +236,15 @@ func (p *Pool) fail(s *server, err error) {
 }
 
 // fromBetween tells whether something on the way answered in the API server's
-// place: a load balancer that finds none.
+// place: a load balancer that finds none, a portal that wants to be paid.
 func fromBetween(resp *http.Response) bool {
+	mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")) // none is as good as a bad one
 	switch resp.StatusCode {
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		_, known := wire.ParseContentType(resp.Header.Get("Content-Type"))
+		_, known := wire.ParseContentType(mediaType)
 		return !known
 	}
-	return false
+	return mediaType == "text/html" && resp.Header.Get("Audit-Id") == ""
 }
 
 // watchServer probes s whenever it is not certain to be up. Whoever makes it
@@ -183,10 +255,19 @@ func (p *Pool) watchServer(ctx context.Context, s *server) error {
 	slots := make(chan struct{}, maxProbes)
 	tick := time.NewTicker(probeInterval)
 	defer tick.Stop()
+	var compare <-chan time.Time // none if there is nothing to choose from
+	if len(p.servers) > 1 {
+		rounds := time.NewTicker(compareInterval)
+		defer rounds.Stop()
+		compare = rounds.C
+	}
+	due := true
 	for {
 		var next <-chan time.Time // none while the server is certain to be up: then it is woken
 		if !s.certain() {
-			next = tick.C
+			next, due = tick.C, true
+		}
+		if due {
 			select {
 			case slots <- struct{}{}:
 				probes.Go(func() {
@@ -196,8 +277,11 @@ func (p *Pool) watchServer(ctx context.Context, s *server) error {
 			default:
 			}
 		}
+		due = false
 		select {
 		case <-next:
+		case <-compare:
+			due = true
 		case <-s.kick:
 			if err := backoff.Sleep(ctx, 10*time.Millisecond); err != nil { // coalesce a burst of failures
 				return err
@@ -212,8 +296,9 @@ func (p *Pool) watchServer(ctx context.Context, s *server) error {
 // judge gives up on a server that has been in doubt for too long without a sign
 // of life.
 func (p *Pool) judge(s *server) {
+	patience := s.patience()
 	s.mu.Lock()
-	doomed := s.health == doubted && time.Since(s.doubts) >= doubtTimeout && s.heard.Before(s.doubts)
+	doomed := s.health == doubted && time.Since(s.doubts) >= patience && s.heard.Before(s.doubts)
 	if doomed {
 		s.health, s.failed = failing, time.Now()
 	}
@@ -248,7 +333,7 @@ func (p *Pool) ask(ctx context.Context, s *server) error {
 		return err
 	}
 	r.URL.Scheme, r.URL.Host = "https", s.host()
-	resp, err := p.conns.Load().pick(credential.Credential{}, false).RoundTrip(r)
+	resp, err := s.connections.Load().pick(credential.Credential{}, false).RoundTrip(r)
 	if err != nil {
 		return err
 	}
@@ -256,11 +341,14 @@ func (p *Pool) ask(ctx context.Context, s *server) error {
 	if _, err := io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<16)); err != nil {
 		return err
 	}
+	if fromBetween(resp) {
+		return fmt.Errorf("%w: something on the way answers %s", errNotReady, resp.Status)
+	}
 	// 401 and 403 come from an API server that is well and wants a credential
 	// for /readyz.
 	switch resp.StatusCode {
 	case http.StatusOK, http.StatusUnauthorized, http.StatusForbidden:
-		p.answered(s, sent)
+		p.answered(s, sent, func(was score) score { return was.probed(time.Since(sent)) })
 		return nil
 	}
 	return fmt.Errorf("%w: /readyz answers %s", errNotReady, resp.Status)
@@ -275,10 +363,17 @@ func reasonOf(err error) string {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return "no answer"
 	}
+	var untrusted *tls.CertificateVerificationError
+	var unnamed *net.DNSError
+	switch {
+	case errors.As(err, &untrusted):
+		return untrusted.Err.Error()
+	case errors.As(err, &unnamed):
+		return "no such host: " + unnamed.Name
+	}
 	text := err.Error()
 	for _, known := range []string{
 		"connection refused", "no route to host", "network is unreachable", "i/o timeout", "connection reset by peer",
-		"no such host", "certificate has expired", "unknown authority", "client connection lost", "TLS handshake timeout",
 	} {
 		if strings.Contains(text, known) {
 			return known

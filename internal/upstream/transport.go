@@ -3,77 +3,66 @@ package upstream
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"net"
 	"net/http"
-	"sync/atomic"
 	"time"
 
 	"yurt/internal/credential"
 )
 
-const (
-	// A connection on which nothing has come for pingAfter is asked for a sign
-	// of life, and is dead pingTimeout later: client-go's defaults (30 s and
-	// 15 s) leave a node in the dark for most of a minute.
-	pingAfter   = 2 * time.Second
-	pingTimeout = time.Second
-
-	dialTimeout      = 10 * time.Second
-	handshakeTimeout = 10 * time.Second
-)
-
-// connections are the transports that one reading of the kubeconfig gives.
+// connections are a server's, as one reading of the kubeconfig gives them.
 type connections struct {
-	from      *credential.Kubeconfig
 	node      pair // present the hub's client certificate
 	bearer    pair // present none, and carry a client's token
 	nodeToken string
-	ca        *x509.CertPool
 }
 
 // pair: upgrades (exec, port-forward) exist in HTTP/1.1 only.
 type pair struct{ http2, upgrade *http.Transport }
 
-func newConnections(k *credential.Kubeconfig, bytes *byteCount) *connections {
-	c := &connections{
-		from:   k,
-		bearer: newPair(k, nil, bytes),
-		node:   newPair(k, k.Certificate(), bytes),
-		ca:     k.CA,
-	}
+func (p *Pool) newConnections(s *server, k *credential.Kubeconfig) *connections {
+	c := &connections{bearer: p.newPair(s, k, nil), node: p.newPair(s, k, k.Certificate())}
 	if k.Certificate() == nil {
 		c.nodeToken = k.Token
 	}
+	// One of the node's is always open, and shows the server's silence.
+	c.node.http2.DialTLSContext = p.dialer(s, kind{config: c.node.http2.TLSClientConfig, pulse: true})
+	c.node.http2.HTTP2.SendPingTimeout = pingAfter
+	c.node.http2.IdleConnTimeout = 0
 	return c
 }
 
-func newPair(k *credential.Kubeconfig, certificate *tls.Certificate, bytes *byteCount) pair {
+func (p *Pool) newPair(s *server, k *credential.Kubeconfig, certificate *tls.Certificate) pair {
 	config := &tls.Config{RootCAs: k.CA, ServerName: k.ServerName, MinVersion: tls.VersionTLS12}
 	if certificate != nil {
 		config.Certificates = []tls.Certificate{*certificate}
 	}
-	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
-	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
-		conn, err := dialer.DialContext(ctx, network, address)
-		if err != nil {
-			return nil, err
-		}
-		return &countedConn{Conn: conn, count: bytes}, nil
-	}
-	base := http.Transport{
-		DialContext:         dial,
-		TLSClientConfig:     config,
-		TLSHandshakeTimeout: handshakeTimeout,
+	h2, h1 := config.Clone(), config.Clone()
+	h2.NextProtos, h1.NextProtos = []string{"h2", "http/1.1"}, []string{"http/1.1"}
+	upgrade := &http.Transport{
+		DialTLSContext:      p.dialer(s, kind{config: h1, lasts: true}),
 		IdleConnTimeout:     90 * time.Second,
-		MaxIdleConnsPerHost: 8,
+		MaxIdleConnsPerHost: 2,
+		Protocols:           new(http.Protocols),
 	}
-	h2, upgrade := base.Clone(), base.Clone()
-	h2.ForceAttemptHTTP2 = true
-	h2.HTTP2 = &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout}
-	upgrade.Protocols = new(http.Protocols)
 	upgrade.Protocols.SetHTTP1(true)
-	return pair{http2: h2, upgrade: upgrade}
+	return pair{
+		http2: &http.Transport{
+			DialTLSContext:      p.dialer(s, kind{config: h2}),
+			TLSClientConfig:     h2,
+			ForceAttemptHTTP2:   true,
+			HTTP2:               &http.HTTP2Config{SendPingTimeout: quietPingAfter, PingTimeout: maxPatience},
+			IdleConnTimeout:     90 * time.Second,
+			MaxIdleConnsPerHost: 8,
+		},
+		upgrade: upgrade,
+	}
+}
+
+func (p *Pool) dialer(s *server, k kind) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		return p.dial(ctx, s, k, network, address)
+	}
 }
 
 func (c *connections) pick(cred credential.Credential, upgrade bool) *http.Transport {
@@ -92,24 +81,4 @@ func (c *connections) close() {
 		p.http2.CloseIdleConnections()
 		p.upgrade.CloseIdleConnections()
 	}
-}
-
-// byteCount counts what goes over the sockets.
-type byteCount struct{ read, written atomic.Int64 }
-
-type countedConn struct {
-	net.Conn
-	count *byteCount
-}
-
-func (c *countedConn) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
-	c.count.read.Add(int64(n))
-	return n, err
-}
-
-func (c *countedConn) Write(b []byte) (int, error) {
-	n, err := c.Conn.Write(b)
-	c.count.written.Add(int64(n))
-	return n, err
 }
