@@ -46,6 +46,7 @@ endif
 .PHONY: unit
 unit: $(if $(root),prepare) ## Run the quick tests: all but those that need the machine to themselves
 	$(GO) test -timeout 15m $(unit_tests)
+	$(GO) -C deploy/verify test ./...
 
 .PHONY: e2e
 e2e: prepare ## Run all tests on real clusters (needs root); RUN=TestName picks some, K8S=1.34 another Kubernetes
@@ -93,6 +94,7 @@ check: ## Check that sources are formatted and modules are tidy and untouched
 	@files=$$(gofmt -s -l .); test -z "$$files" || { echo "not formatted (make format):"; echo "$$files"; exit 1; }
 	$(GO) mod tidy -diff
 	$(GO) -C tools mod tidy -diff
+	$(GO) -C deploy/verify mod tidy -diff
 	$(GO) mod verify
 
 .PHONY: format

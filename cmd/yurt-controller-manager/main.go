@@ -57,7 +57,7 @@ func command() *cobra.Command {
 	f.SortFlags = false
 	f.StringVar(&cfg.Kubeconfig, "kubeconfig", "", "kubeconfig of the API server (default: the service account of the pod that this runs in)")
 	f.BoolVar(&cfg.LeaderElect, "leader-elect", true, "write only while holding the lease, so that several replicas can run")
-	f.StringVar(&cfg.LeaseNamespace, "leader-elect-namespace", "kube-system", "namespace of the lease "+manager.LeaseName)
+	f.StringVar(&cfg.LeaseNamespace, "leader-elect-namespace", "", "namespace of the lease "+manager.LeaseName+" (default: that of the pod that this runs in)")
 	f.StringVar(&cfg.MetricsAddress, "metrics-bind-address", ":10271", "address of /metrics; 0 for none")
 	f.StringVar(&cfg.HealthAddress, "health-probe-bind-address", ":10272", "address of /healthz and /readyz; 0 for none")
 	f.Float32Var(&cfg.QPS, "kube-api-qps", 200, "requests a second to the API server, at most")

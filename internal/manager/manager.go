@@ -39,7 +39,7 @@ const LeaseName = "yurt-controller-manager"
 type Config struct {
 	Kubeconfig     string // a file; empty: the service account of the pod that this runs in
 	LeaderElect    bool   // false: this is the only replica
-	LeaseNamespace string
+	LeaseNamespace string // empty: that of the pod that this runs in
 	MetricsAddress string // of /metrics; "0": none
 	HealthAddress  string // of /healthz and /readyz; "0": none
 
