@@ -2,10 +2,7 @@ package scale
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -15,16 +12,18 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/cache"
 	"k8s.io/utils/ptr"
 )
 
 const (
 	namespace = "default"
-	writers   = 24 // requests at a time
+	writers   = 24 // requests at a time that make the fleet
+	hearts    = 80 // and that renew leases, which must not be late while it is made
 	services  = 20 // that the pods are spread over
+
+	// firstLate is the number from which on a node's pods are those that are bound late, to see how long each is unprotected.
+	firstLate = 50
 )
 
 // fleet is the nodes and pods, and who beats their hearts.
@@ -88,22 +87,22 @@ func (f *fleet) createNode(ctx context.Context, i int) error {
 	if autonomous(i) {
 		node.Annotations = map[string]string{"node.openyurt.io/autonomy-duration": "0"}
 	}
-	node, err := f.client.CoreV1().Nodes().Create(ctx, node, metav1.CreateOptions{})
-	if err != nil {
+	if _, err := f.client.CoreV1().Nodes().Create(ctx, node, metav1.CreateOptions{}); err != nil {
 		return err
 	}
-	node.Status.Conditions = []corev1.NodeCondition{readyCondition()}
-	if _, err := f.client.CoreV1().Nodes().UpdateStatus(ctx, node, metav1.UpdateOptions{}); err != nil {
+	if err := f.report(ctx, i); err != nil {
 		return err
 	}
 	f.made[i].Store(true)
 	return f.beat(ctx, i)
 }
 
-func readyCondition() corev1.NodeCondition {
-	return corev1.NodeCondition{
-		Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady", LastHeartbeatTime: metav1.Now(), LastTransitionTime: metav1.Now(),
-	}
+// report says that a node is ready, as its kubelet would.
+func (f *fleet) report(ctx context.Context, i int) error {
+	patch := fmt.Appendf(nil, `{"status":{"conditions":[{"type":"Ready","status":"True","reason":"KubeletReady","lastHeartbeatTime":%[1]q,"lastTransitionTime":%[1]q}]}}`,
+		time.Now().UTC().Format(time.RFC3339))
+	_, err := f.client.CoreV1().Nodes().Patch(ctx, nodeName(i), types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
+	return err
 }
 
 func (f *fleet) createPod(ctx context.Context, i, number int) error {
@@ -148,18 +147,18 @@ func (f *fleet) beat(ctx context.Context, i int) error {
 // heartbeats renews all leases, but those of dark nodes, evenly, until ctx ends.
 func (f *fleet) heartbeats(ctx context.Context) *errgroup.Group {
 	var group errgroup.Group
-	for w := range writers {
+	for w := range hearts {
 		group.Go(func() error {
 			for ctx.Err() == nil {
 				begun := time.Now()
-				for i := w; i < f.nodes && ctx.Err() == nil; i += writers {
+				for i := w; i < f.nodes && ctx.Err() == nil; i += hearts {
 					if !f.made[i].Load() || f.dark.Load() && !spared(i) {
 						continue
 					}
 					if err := f.beat(ctx, i); err != nil && ctx.Err() == nil {
 						return fmt.Errorf("renew lease of %s: %w", nodeName(i), err)
 					}
-					pause(ctx, renewal*writers/time.Duration(f.nodes)-time.Millisecond)
+					pause(ctx, renewal*hearts/time.Duration(f.nodes)-time.Millisecond)
 				}
 				pause(ctx, min(time.Second, renewal-time.Since(begun)))
 			}
@@ -176,211 +175,37 @@ func pause(ctx context.Context, length time.Duration) {
 	}
 }
 
-func (f *fleet) darken() { f.dark.Store(true) }
-
-// lighten lets leases be renewed and the nodes say that they are ready, as kubelets do.
+func (f *fleet) darken()  { f.dark.Store(true) }
 func (f *fleet) lighten() { f.dark.Store(false) }
 
-// ready tells what is missing until all nodes are ready, and makes those ready that the cloud has given up.
-func (f *fleet) ready(ctx context.Context) error {
-	list, err := f.client.CoreV1().Nodes().List(ctx, metav1.ListOptions{ResourceVersion: "0"})
-	if err != nil {
-		return err
-	}
-	unready := map[string]bool{}
-	for _, node := range list.Items {
-		for _, c := range node.Status.Conditions {
-			if c.Type == corev1.NodeReady && c.Status != corev1.ConditionTrue {
-				unready[node.Name] = true
-			}
-		}
-	}
+// comeBack makes nodes that the cloud has given up ready, as kubelets do that are back, and tells how many these were.
+func (f *fleet) comeBack(ctx context.Context, unready map[string]bool) error {
 	if len(unready) == 0 {
 		return nil
 	}
-	err = f.each(ctx, func(ctx context.Context, i int) error {
+	err := f.each(ctx, func(ctx context.Context, i int) error {
 		if !unready[nodeName(i)] {
 			return nil
 		}
 		if err := f.beat(ctx, i); err != nil {
 			return err
 		}
-		patch := fmt.Appendf(nil, `{"status":{"conditions":[{"type":"Ready","status":"True","reason":"KubeletReady","lastHeartbeatTime":%[1]q,"lastTransitionTime":%[1]q}]}}`,
-			time.Now().UTC().Format(time.RFC3339))
-		_, err := f.client.CoreV1().Nodes().Patch(ctx, nodeName(i), types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
-		return err
+		return f.report(ctx, i)
 	})
-	return errors.Join(err, fmt.Errorf("%d nodes were not ready", len(unready)))
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("%d nodes were not ready", len(unready))
 }
 
 // bind makes more pods on autonomous nodes, evenly.
 func (f *fleet) bind(ctx context.Context, count int) error {
 	for n := range count {
 		i := 2 * n % f.nodes
-		if err := f.createPod(ctx, i, 50+n/(f.nodes/2)); err != nil {
+		if err := f.createPod(ctx, i, firstLate+n/(f.nodes/2)); err != nil {
 			return err
 		}
 		pause(ctx, 50*time.Millisecond)
 	}
 	return nil
-}
-
-// half is what has happened to one half of the fleet, in pods.
-type half struct{ pods, evicted, unready, unserved, unprotected int }
-
-type result struct{ autonomous, ordinary half }
-
-func (r result) String() string {
-	line := func(name string, h half) string {
-		return fmt.Sprintf("%-12s%8d%10d%18d%16d\n", name, h.pods, h.evicted, h.unready, h.unserved)
-	}
-	return fmt.Sprintf("%-12s%8s%10s%18s%16s\n", "", "pods", "evicted", "marked NotReady", "endpoints lost") +
-		line("autonomous", r.autonomous) + line("ordinary", r.ordinary)
-}
-
-// count counts the pods of all nodes that are dark, or will be.
-func (f *fleet) count(ctx context.Context) (result, error) {
-	var r result
-	endpoints, err := f.client.DiscoveryV1().EndpointSlices(namespace).List(ctx, metav1.ListOptions{ResourceVersion: "0"})
-	if err != nil {
-		return r, err
-	}
-	served := map[string]bool{}
-	for _, slice := range endpoints.Items {
-		for _, endpoint := range slice.Endpoints {
-			if endpoint.TargetRef != nil && ptr.Deref(endpoint.Conditions.Ready, true) {
-				served[endpoint.TargetRef.Name] = true
-			}
-		}
-	}
-	list, err := f.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{ResourceVersion: "0"})
-	if err != nil {
-		return r, err
-	}
-	pods := map[string]*corev1.Pod{}
-	for i := range list.Items {
-		pods[list.Items[i].Name] = &list.Items[i]
-	}
-	for i := range f.nodes {
-		if spared(i) {
-			continue
-		}
-		h := &r.ordinary
-		if autonomous(i) {
-			h = &r.autonomous
-		}
-		for n := range f.pods {
-			name := podName(i, n)
-			pod, there := pods[name]
-			h.pods++
-			if !there || pod.DeletionTimestamp != nil {
-				h.evicted++
-			}
-			if !there || !slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
-				return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
-			}) {
-				h.unready++
-			}
-			if !served[name] {
-				h.unserved++
-			}
-			if !there || !protected(pod) {
-				h.unprotected++
-			}
-		}
-	}
-	return r, nil
-}
-
-// complete tells what is missing until the fleet is as it should be.
-func (f *fleet) complete(ctx context.Context) error {
-	r, err := f.count(ctx)
-	if err != nil {
-		return err
-	}
-	for _, h := range []half{r.autonomous, r.ordinary} {
-		if h.evicted+h.unready+h.unserved > 0 {
-			return fmt.Errorf("it is not: %+v", r)
-		}
-	}
-	if r.autonomous.unprotected > 0 {
-		return fmt.Errorf("%d pods are not protected", r.autonomous.unprotected)
-	}
-	return nil
-}
-
-// evicted tells what is missing until the ordinary half has lost everything.
-func (f *fleet) evicted(ctx context.Context) error {
-	r, err := f.count(ctx)
-	if err != nil {
-		return err
-	}
-	if h := r.ordinary; h.evicted < h.pods || h.unserved < h.pods {
-		return fmt.Errorf("it is not: %+v", r)
-	}
-	return nil
-}
-
-func protected(pod *corev1.Pod) bool {
-	endless := 0
-	for _, t := range pod.Spec.Tolerations {
-		if t.TolerationSeconds == nil && (t.Key == corev1.TaintNodeNotReady || t.Key == corev1.TaintNodeUnreachable) {
-			endless++
-		}
-	}
-	return endless == 2 && pod.Annotations["node.openyurt.io/retain-ready"] == "true"
-}
-
-// watcher sees when pods of the last stream are bound, and when they are protected.
-type watcher struct {
-	mu    sync.Mutex
-	since map[string]time.Time // when it was bound; zero: it is protected
-	took  []time.Duration
-}
-
-func (f *fleet) watch(ctx context.Context) *watcher {
-	w := &watcher{since: map[string]time.Time{}}
-	factory := informers.NewSharedInformerFactory(f.client, 0)
-	_, err := factory.Core().V1().Pods().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(o any) { w.see(o.(*corev1.Pod)) },
-		UpdateFunc: func(_, o any) { w.see(o.(*corev1.Pod)) },
-	})
-	if err != nil {
-		panic(err)
-	}
-	factory.Start(ctx.Done())
-	factory.WaitForCacheSync(ctx.Done())
-	return w
-}
-
-func (w *watcher) see(pod *corev1.Pod) {
-	var node, number int
-	if _, err := fmt.Sscanf(pod.Name, "pod-%d-%d", &node, &number); err != nil || number < 50 {
-		return
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	since, known := w.since[pod.Name]
-	switch {
-	case !known:
-		w.since[pod.Name] = time.Now()
-	case !since.IsZero() && protected(pod):
-		w.took = append(w.took, time.Since(since))
-		w.since[pod.Name] = time.Time{}
-	}
-}
-
-func (w *watcher) protected(count int) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if len(w.took) < count {
-		return fmt.Errorf("%d of %d are", len(w.took), count)
-	}
-	return nil
-}
-
-func (w *watcher) delays() []time.Duration {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return slices.Sorted(slices.Values(w.took))
 }
