@@ -37,6 +37,9 @@ type Condition struct {
 	Loss int `json:"loss,omitempty"`
 	// Rate is the limit in kbit/s in each direction; 0 is none.
 	Rate int `json:"rate,omitempty"`
+	// Forgotten are the node's TCP ports whose connections something on the way has forgotten: what is of them is dropped, in both
+	// directions, while new connections are fine.
+	Forgotten []int `json:"forgotten,omitempty"`
 }
 
 func (c Condition) String() string {
@@ -54,6 +57,9 @@ func (c Condition) String() string {
 	}
 	if c.Rate > 0 {
 		faults = append(faults, fmt.Sprintf("%d kbit/s", c.Rate))
+	}
+	if len(c.Forgotten) > 0 {
+		faults = append(faults, fmt.Sprintf("%d connections forgotten", len(c.Forgotten)))
 	}
 	if len(faults) == 0 {
 		return "good"
@@ -162,6 +168,10 @@ func (l Link) rules(c Condition) string {
 	if c.Loss > 0 {
 		lose := fmt.Sprintf("meta protocol ip numgen random mod 100 < %d drop", c.Loss)
 		in, out = append(in, lose), append(out, lose)
+	}
+	if len(c.Forgotten) > 0 {
+		ports := strings.Trim(strings.Join(strings.Fields(fmt.Sprint(c.Forgotten)), ", "), "[]")
+		in, out = append(in, "tcp sport { "+ports+" } drop"), append(out, "tcp dport { "+ports+" } drop")
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "table %s\ndelete table %s\n", table, table) // the first line so that the second can't fail

@@ -67,6 +67,9 @@ func TestScripts(t *testing.T) {
 		c.Blackhole = d.HasArg("blackhole")
 		c.CloudOnly = d.HasArg("cloud-only")
 		d.MaybeScanArgs(t, "loss", &c.Loss)
+		if d.HasArg("forgotten") {
+			c.Forgotten = []int{40000, 40002}
+		}
 		d.MaybeScanArgs(t, "rate", &c.Rate)
 		switch d.Cmd {
 		case "cloud":

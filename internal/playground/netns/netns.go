@@ -30,6 +30,16 @@ func Dial(ctx context.Context, pid int, network, address string) (net.Conn, erro
 	return conn, err
 }
 
+// Listen listens on an address of the namespace that a process is in.
+func Listen(ctx context.Context, pid int, network, address string) (net.Listener, error) {
+	var l net.Listener
+	err := within(pid, func() (err error) {
+		l, err = new(net.ListenConfig).Listen(ctx, network, address)
+		return err
+	})
+	return l, err
+}
+
 // within runs f on a thread that is in the namespace of a process.
 func within(pid int, f func() error) error {
 	there, err := os.Open(path(pid))
