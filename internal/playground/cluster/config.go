@@ -51,7 +51,8 @@ type Config struct {
 // NodeConfig says what a node is.
 type NodeConfig struct {
 	Name   string            `json:"name"`
-	Hub    bool              `json:"hub,omitempty"` // the node's components talk to the cloud through YurtHub
+	Hub    bool              `json:"hub,omitempty"`   // the node's components talk to the cloud through YurtHub
+	Alone  bool              `json:"alone,omitempty"` // YurtHub is all that runs there: no kubelet, so no Node either
 	Labels map[string]string `json:"labels,omitempty"`
 
 	HubArgs       []string       `json:"hubArgs,omitempty"`
@@ -107,6 +108,9 @@ func (c Config) validate() error {
 	for _, n := range c.Nodes {
 		if err := validateName("node", n.Name); err != nil {
 			return err
+		}
+		if n.Alone && !n.Hub {
+			return fmt.Errorf("node %q: is nothing without YurtHub if that is to be alone there", n.Name)
 		}
 		if seen[n.Name] {
 			return fmt.Errorf("node name %q: is taken", n.Name)

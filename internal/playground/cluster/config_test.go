@@ -169,3 +169,17 @@ func TestReadAudit(t *testing.T) {
 		}
 	}
 }
+
+// TestLocalPorts: of the kernel's table, the established connections of the node's own address.
+func TestLocalPorts(t *testing.T) {
+	const table = `  sl  local_address rem_address   st tx_queue rx_queue
+   0: 0101630A:9C40 0100630A:192B 01 00000000:00000000
+   1: 0100007F:281C 00000000:0000 0A 00000000:00000000
+   2: 0101630A:9C42 0100630A:192B 01 00000000:00000000
+   3: 0101630A:9C44 0100630A:192B 06 00000000:00000000
+   4: 0100007F:281C 0100007F:9C46 01 00000000:00000000
+`
+	if diff := cmp.Diff([]int{40000, 40002}, localPorts(table, "10.99.1.1")); diff != "" {
+		t.Errorf("ports (-want +got):\n%s", diff)
+	}
+}

@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"yurt/internal/playground/machine"
@@ -77,6 +80,52 @@ func (n *Node) Slow(ctx context.Context, rate int) error {
 // Lossy makes the node's link lose a percentage of all packets in each direction.
 func (n *Node) Lossy(ctx context.Context, percent int) error {
 	return n.changeLink(ctx, func(c *netns.Condition) { c.Loss = percent })
+}
+
+// Forget makes something on the way forget the node's connections to the cloud: what is of them is dropped from now on, while new
+// ones are fine.
+func (n *Node) Forget(ctx context.Context) error {
+	pid, err := n.PID()
+	if err != nil {
+		return fmt.Errorf("%s: %w", n.Config.Name, err)
+	}
+	table, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/tcp", pid))
+	if err != nil {
+		return fmt.Errorf("list connections of %s: %w", n.Config.Name, err)
+	}
+	return n.changeLink(ctx, func(c *netns.Condition) { c.Forgotten = localPorts(string(table), n.Address()) })
+}
+
+// localPorts returns the ports of the connections that the kernel's table has from an address.
+func localPorts(table, address string) []int {
+	var ports []int
+	ip := netip.MustParseAddr(address).As4()
+	prefix := fmt.Sprintf("%02X%02X%02X%02X:", ip[3], ip[2], ip[1], ip[0])
+	for line := range strings.Lines(table) {
+		fields := strings.Fields(line)
+		if len(fields) < 4 || fields[3] != "01" { // established
+			continue
+		}
+		if port, ok := strings.CutPrefix(fields[1], prefix); ok {
+			n, err := strconv.ParseInt(port, 16, 32)
+			if err == nil {
+				ports = append(ports, int(n))
+			}
+		}
+	}
+	return ports
+}
+
+// Delay makes each round trip over the node's link longer, until ctx ends.
+func (n *Node) Delay(ctx context.Context, by time.Duration) error {
+	link, err := n.link()
+	if err != nil {
+		return err
+	}
+	if err := link.Delay(ctx, by); err != nil {
+		return fmt.Errorf("%s: %w", n.Config.Name, err)
+	}
+	return nil
 }
 
 // Heal makes the node's link good.

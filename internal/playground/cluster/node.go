@@ -91,12 +91,15 @@ func (n *Node) connect(ctx context.Context) error {
 // services returns what the node runs, in order.
 func (n *Node) services() []proc.Service {
 	cfg := n.Config
-	services := []proc.Service{{
-		Name:     Containerd,
-		Argv:     component.Containerd{}.Argv(),
-		Ready:    proc.Probe{Unix: component.ContainerdSocket},
-		Patience: 30 * time.Second,
-	}}
+	var services []proc.Service
+	if !cfg.Alone {
+		services = append(services, proc.Service{
+			Name:     Containerd,
+			Argv:     component.Containerd{}.Argv(),
+			Ready:    proc.Probe{Unix: component.ContainerdSocket},
+			Patience: 30 * time.Second,
+		})
+	}
 	if cfg.Hub {
 		services = append(services, proc.Service{
 			Name:     YurtHub,
@@ -105,6 +108,9 @@ func (n *Node) services() []proc.Service {
 			Ready:    proc.Probe{HTTP: component.YurtHubReady},
 			Patience: hubPatience,
 		})
+	}
+	if cfg.Alone {
+		return services
 	}
 	kubelet := n.kubelet()
 	return append(services,

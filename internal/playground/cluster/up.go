@@ -180,10 +180,7 @@ func (c *Cluster) startAll(ctx context.Context, step func(string)) error {
 			if err := n.writeFiles(); err != nil {
 				return err
 			}
-			if err := n.Machine.Boot(ctx, Containerd); err != nil {
-				return err
-			}
-			if err := n.LoadImages(ctx, c.imagesFile()); err != nil {
+			if err := n.bootRuntime(ctx); err != nil {
 				return err
 			}
 			select {
@@ -198,6 +195,17 @@ func (c *Cluster) startAll(ctx context.Context, step func(string)) error {
 		})
 	}
 	return group.Wait()
+}
+
+// bootRuntime starts the container runtime with its images, where there is one.
+func (n *Node) bootRuntime(ctx context.Context) error {
+	if n.Config.Alone {
+		return nil
+	}
+	if err := n.Machine.Boot(ctx, Containerd); err != nil {
+		return err
+	}
+	return n.LoadImages(ctx, n.cluster.imagesFile())
 }
 
 // awaitReady waits until all nodes are ready, and their DNS if they have it.
@@ -237,7 +245,7 @@ func (c *Cluster) unready(nodes []corev1.Node) error {
 		}
 	}
 	for _, n := range c.nodes {
-		if !ready[n.Config.Name] {
+		if !ready[n.Config.Name] && !n.Config.Alone {
 			return fmt.Errorf("node %s is not ready", n.Config.Name)
 		}
 	}
