@@ -56,10 +56,11 @@ e2e: prepare ## Run all tests on real clusters (needs root); RUN=TestName picks 
 e2e-older: ## Run the founding scenario with the older Kubernetes (needs root)
 	K8S=$(OLDER) $(GO) run ./cmd/playground prepare
 	K8S=$(OLDER) $(run_on_clusters) -run '$(older_tests)' ./test/e2e
+	K8S=$(OLDER) $(run_on_clusters) -run RetentionIsOff ./test/cloud/fleet
 
 .PHONY: scale
 scale: prepare ## Measure the cloud's controllers on a fleet of NODES (5000) hollow nodes (needs root, takes a quarter of an hour)
-	$(GO) test -count=1 -v -timeout 60m ./test/cloud/scale -nodes $(or $(NODES),5000)
+	$(GO) test -count=1 -v -timeout 60m ./test/cloud/fleet -nodes $(or $(NODES),5000)
 
 .PHONY: race
 race: $(if $(root),prepare) ## Run the quick tests under the race detector, in random order

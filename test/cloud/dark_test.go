@@ -30,6 +30,7 @@ func TestDarkNodesKeepTheirPods(t *testing.T) {
 	for _, node := range edges() {
 		pods[node], containers[node] = s.homes(t, node), s.containers(t, node)
 	}
+	troubled := s.trouble(t)
 	begun := time.Now()
 	since := s.cut(t)
 	keeps := func(nodes ...string) {
@@ -61,7 +62,11 @@ func TestDarkNodesKeepTheirPods(t *testing.T) {
 			t.Error("a pod that has opted out of retention is evicted")
 		}
 	})
+	t.Run("unready", s.keepsOnlyTheReady)
+	t.Run("static", s.keepsStaticPods)
+	t.Run("counted as healthy", s.countsAsHealthy)
 	t.Run("shown", s.showsTheOutage)
+	troubled.remove(t)
 
 	s.heal(t)
 	for _, node := range []string{bare, hub} {
@@ -94,7 +99,7 @@ func TestDarkNodesKeepTheirPods(t *testing.T) {
 // and how many pods are kept.
 func (s *site) showsTheOutage(t *testing.T) {
 	for node, want := range map[string]string{
-		bare:  "True NodeDark: Dark since TIME; pods kept without end: 3.",
+		bare:  "True NodeDark: Dark since TIME; pods kept without end: 5.",
 		hub:   "True NodeDark: Dark since TIME; pods kept without end: 2.",
 		brief: "False DurationOver: Dark since TIME; protected until TIME.",
 	} {

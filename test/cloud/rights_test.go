@@ -22,13 +22,7 @@ func (r right) String() string {
 }
 
 // TestRolesAreWhatIsUsed holds the rights that the controllers are given against what they did in the tests before it: nothing was
-// refused, and nothing is given that was not used. So each right has a test that needs it:
-//
-//	list, watch and patch of pods, watch of nodes   TestDarkNodesKeepTheirPods
-//	patch of pods/status, nodes/status              TestDarkNodesKeepTheirPods
-//	create and patch of events                      TestDarkNodesKeepTheirPods, TestAutonomyEnds
-//	policies and bindings                           TestPolicyIsPutBack
-//	leases                                          TestProtectionOutlivesTheController
+// refused, and nothing is given that was not used. Which of them uses which rule is told in the manifest.
 func TestRolesAreWhatIsUsed(t *testing.T) {
 	s := begin(t)
 	requests, err := s.AuditSince(s.mark)

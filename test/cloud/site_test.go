@@ -2,9 +2,12 @@ package cloud
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -12,12 +15,14 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
 
 	"yurt/internal/playground/cluster"
+	"yurt/internal/playground/component"
 	"yurt/internal/playground/scenario"
 )
 
@@ -25,12 +30,13 @@ const (
 	replicas = 2
 	agent    = "agent"    // a DaemonSet
 	optedOut = "optedout" // a pod on bare that is not to be kept in its Service
+	ofNode   = "static"   // a static pod on bare
 )
 
 func web(node string) string { return "web-" + node }
 
-// deploy makes on each edge a Deployment that would rather run there, and elsewhere if need be, with a Service; a DaemonSet with one;
-// and a pod that has opted out of retention. Nothing of it tolerates an outage by itself for longer than usual.
+// deploy makes on each edge a Deployment that would rather run there, and elsewhere if need be, with a Service and a budget; a
+// DaemonSet with a Service; a static pod; and a pod that has opted out of retention. Nothing of it tolerates an outage by itself for longer than usual.
 func (s *site) deploy(ctx context.Context) error {
 	_, err := s.client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{})
 	if err != nil {
@@ -58,6 +64,9 @@ func (s *site) deploy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := s.runStatic(bare); err != nil {
+		return err
+	}
 	if err := s.run(ctx, optedOut, bare, map[string]string{"node.openyurt.io/retain-ready": "false"}); err != nil {
 		return err
 	}
@@ -79,7 +88,32 @@ func (s *site) deployWeb(ctx context.Context, node string) error {
 	if _, err := s.client.AppsV1().Deployments(namespace).Create(ctx, deployment, metav1.CreateOptions{}); err != nil {
 		return err
 	}
+	budget := &policyv1.PodDisruptionBudget{
+		ObjectMeta: metav1.ObjectMeta{Name: web(node)},
+		Spec:       policyv1.PodDisruptionBudgetSpec{Selector: selector(web(node)), MinAvailable: ptr.To(intstr.FromInt32(1))},
+	}
+	if _, err := s.client.PolicyV1().PodDisruptionBudgets(namespace).Create(ctx, budget, metav1.CreateOptions{}); err != nil {
+		return err
+	}
 	return s.serve(ctx, web(node))
+}
+
+// runStatic gives a node's kubelet a pod of its own.
+func (s *site) runStatic(node string) error {
+	n, err := s.Node(node)
+	if err != nil {
+		return err
+	}
+	pod := &corev1.Pod{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
+		ObjectMeta: template(ofNode).ObjectMeta, Spec: template(ofNode).Spec,
+	}
+	pod.Namespace, pod.Name = namespace, ofNode
+	data, err := json.Marshal(pod)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(n.Path(component.StaticPods), ofNode+".json"), data, 0o600)
 }
 
 // run makes a bare pod on a node.
@@ -146,7 +180,7 @@ func (s *site) atRest(ctx context.Context) error {
 		if pod.DeletionTimestamp != nil || !podReady(&pod) {
 			return fmt.Errorf("pod %s on %s: to be deleted %t, ready %t", pod.Name, pod.Spec.NodeName, pod.DeletionTimestamp != nil, podReady(&pod))
 		}
-		if node := pod.Spec.NodeName; node != ordinary && node != live && pod.Labels["app"] != agent && !tolerates(&pod) {
+		if node := pod.Spec.NodeName; node != ordinary && node != live && pod.Labels["app"] != agent && !static(&pod) && !tolerates(&pod) {
 			return fmt.Errorf("pod %s on %s is not protected", pod.Name, node)
 		}
 		if _, marked := pod.Annotations["node.openyurt.io/retain-ready"]; marked != (pod.Spec.NodeName != ordinary && pod.Spec.NodeName != live) {
@@ -158,7 +192,7 @@ func (s *site) atRest(ctx context.Context) error {
 			return err
 		}
 	}
-	if want := len(edges())*(replicas+1) + 2; len(pods.Items) < want {
+	if want := len(edges())*(replicas+1) + 3; len(pods.Items) < want {
 		return fmt.Errorf("%d pods, want at least %d", len(pods.Items), want)
 	}
 	return nil
@@ -353,4 +387,10 @@ func tolerates(pod *corev1.Pod) bool {
 		return i >= 0 && pod.Spec.Tolerations[i].TolerationSeconds == nil
 	}
 	return endless(corev1.TaintNodeNotReady) && endless(corev1.TaintNodeUnreachable)
+}
+
+// static tells whether a pod is the image of one that the node has by itself.
+func static(pod *corev1.Pod) bool {
+	_, is := pod.Annotations[corev1.MirrorPodAnnotationKey]
+	return is
 }

@@ -1,4 +1,4 @@
-package scale
+package fleet
 
 import (
 	"context"
@@ -26,16 +26,23 @@ const (
 	firstLate = 50
 )
 
-// fleet is the nodes and pods, and who beats their hearts.
-type fleet struct {
-	client      kubernetes.Interface
-	nodes, pods int // pods on each node
-	dark        atomic.Bool
-	made        []atomic.Bool // nodes whose hearts beat
+// size says how many, and how fast they are given up.
+type size struct {
+	nodes, pods int           // pods on each node
+	renewal     time.Duration // of leases
+	grace       time.Duration // that the cloud gives them
 }
 
-func newFleet(client kubernetes.Interface, nodes, pods int) *fleet {
-	return &fleet{client: client, nodes: nodes, pods: pods, made: make([]atomic.Bool, nodes)}
+// fleet is the nodes and pods, and who beats their hearts.
+type fleet struct {
+	size
+	client kubernetes.Interface
+	dark   atomic.Bool
+	made   []atomic.Bool // nodes whose hearts beat
+}
+
+func newFleet(client kubernetes.Interface, of size) *fleet {
+	return &fleet{size: of, client: client, made: make([]atomic.Bool, of.nodes)}
 }
 
 func nodeName(i int) string     { return fmt.Sprintf("node-%05d", i) }
@@ -135,7 +142,7 @@ func (f *fleet) beat(ctx context.Context, i int) error {
 	_, err = leases.Create(ctx, &coordinationv1.Lease{
 		ObjectMeta: metav1.ObjectMeta{Name: nodeName(i)},
 		Spec: coordinationv1.LeaseSpec{
-			HolderIdentity: ptr.To(nodeName(i)), LeaseDurationSeconds: ptr.To(int32(renewal.Seconds())), RenewTime: ptr.To(metav1.NowMicro()),
+			HolderIdentity: ptr.To(nodeName(i)), LeaseDurationSeconds: ptr.To(int32(f.renewal.Seconds())), RenewTime: ptr.To(metav1.NowMicro()),
 		},
 	}, metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {
@@ -158,9 +165,9 @@ func (f *fleet) heartbeats(ctx context.Context) *errgroup.Group {
 					if err := f.beat(ctx, i); err != nil && ctx.Err() == nil {
 						return fmt.Errorf("renew lease of %s: %w", nodeName(i), err)
 					}
-					pause(ctx, renewal*hearts/time.Duration(f.nodes)-time.Millisecond)
+					pause(ctx, f.renewal*hearts/time.Duration(f.nodes)-time.Millisecond)
 				}
-				pause(ctx, min(time.Second, renewal-time.Since(begun)))
+				pause(ctx, min(time.Second, f.renewal-time.Since(begun)))
 			}
 			return nil
 		})

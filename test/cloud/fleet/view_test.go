@@ -1,4 +1,4 @@
-package scale
+package fleet
 
 import (
 	"context"
@@ -9,7 +9,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/informers"
@@ -21,25 +20,25 @@ import (
 
 // view is what the cloud knows of a fleet. It watches, for lists of such a size would take more than all that is measured.
 type view struct {
-	fleet  *fleet
-	close  func() // after ctx has ended
-	pods   corelisters.PodLister
-	nodes  corelisters.NodeLister
-	slices discoverylisters.EndpointSliceLister
+	fleet       *fleet
+	close       func() // after ctx has ended
+	podLister   corelisters.PodLister
+	nodeLister  corelisters.NodeLister
+	sliceLister discoverylisters.EndpointSliceLister
 
-	mu    sync.Mutex
-	bound map[string]time.Time // late pods, and when each was seen first; zero: it is protected
-	took  []time.Duration      // until late pods were protected
+	mu   sync.Mutex
+	late map[string]time.Time // late pods, and when each was seen first; zero: it is protected
+	took []time.Duration      // until late pods were protected
 }
 
 // watch returns the view of a fleet, which lasts until ctx ends.
 func watch(ctx context.Context, f *fleet) (*view, error) {
 	factory := informers.NewSharedInformerFactoryWithOptions(f.client, 0, informers.WithTransform(withoutManagers))
 	v := &view{
-		fleet: f, close: factory.Shutdown, bound: map[string]time.Time{},
-		pods:   factory.Core().V1().Pods().Lister(),
-		nodes:  factory.Core().V1().Nodes().Lister(),
-		slices: factory.Discovery().V1().EndpointSlices().Lister(),
+		fleet: f, close: factory.Shutdown, late: map[string]time.Time{},
+		podLister:   factory.Core().V1().Pods().Lister(),
+		nodeLister:  factory.Core().V1().Nodes().Lister(),
+		sliceLister: factory.Discovery().V1().EndpointSlices().Lister(),
 	}
 	_, err := factory.Core().V1().Pods().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(o any) { v.see(o.(*corev1.Pod)) },
@@ -72,13 +71,13 @@ func (v *view) see(pod *corev1.Pod) {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	since, known := v.bound[pod.Name]
+	since, known := v.late[pod.Name]
 	switch {
 	case !known:
-		v.bound[pod.Name] = time.Now()
+		v.late[pod.Name] = time.Now()
 	case !since.IsZero() && protected(pod):
 		v.took = append(v.took, time.Since(since))
-		v.bound[pod.Name] = time.Time{}
+		v.late[pod.Name] = time.Time{}
 	}
 }
 
@@ -94,7 +93,7 @@ func (v *view) delays(count int) ([]time.Duration, error) {
 
 // unready returns the nodes that the cloud has given up.
 func (v *view) unready() (map[string]bool, error) {
-	list, err := v.nodes.List(labels.Everything())
+	list, err := v.nodeLister.List(labels.Everything())
 	if err != nil {
 		return nil, err
 	}
@@ -110,7 +109,7 @@ func (v *view) unready() (map[string]bool, error) {
 }
 
 // half is what has happened to one half of the fleet, in pods.
-type half struct{ pods, evicted, unready, unserved, unprotected int }
+type half struct{ pods, evicted, unready, unserved, unprotected, evictable int }
 
 // losses is what has happened to the pods of nodes that are dark, or will be.
 type losses struct{ autonomous, ordinary half }
@@ -139,7 +138,7 @@ func (v *view) losses() (losses, error) {
 		}
 		for n := range v.fleet.pods {
 			name := podName(i, n)
-			pod, err := v.pods.Pods(namespace).Get(name)
+			pod, err := v.podLister.Pods(namespace).Get(name)
 			there := err == nil
 			count := func(into *int, is bool) {
 				if is {
@@ -151,6 +150,7 @@ func (v *view) losses() (losses, error) {
 			count(&h.unready, !there || !ready(pod))
 			count(&h.unserved, !served[name])
 			count(&h.unprotected, !there || !protected(pod))
+			count(&h.evictable, !there || !tolerant(pod))
 		}
 	}
 	return l, nil
@@ -158,8 +158,7 @@ func (v *view) losses() (losses, error) {
 
 // served returns the pods that Services lead to.
 func (v *view) served() (map[string]bool, error) {
-	var all []*discoveryv1.EndpointSlice
-	all, err := v.slices.EndpointSlices(namespace).List(labels.Everything())
+	all, err := v.sliceLister.EndpointSlices(namespace).List(labels.Everything())
 	if err != nil {
 		return nil, err
 	}
@@ -220,12 +219,18 @@ func ready(pod *corev1.Pod) bool {
 	})
 }
 
+// protected tells whether a pod stays, and stays in its Services.
 func protected(pod *corev1.Pod) bool {
+	return tolerant(pod) && pod.Annotations["node.openyurt.io/retain-ready"] == "true"
+}
+
+// tolerant tells whether a pod is not evicted from a dark node.
+func tolerant(pod *corev1.Pod) bool {
 	endless := 0
 	for _, t := range pod.Spec.Tolerations {
 		if t.TolerationSeconds == nil && (t.Key == corev1.TaintNodeNotReady || t.Key == corev1.TaintNodeUnreachable) {
 			endless++
 		}
 	}
-	return endless == 2 && pod.Annotations["node.openyurt.io/retain-ready"] == "true"
+	return endless == 2
 }
