@@ -145,8 +145,14 @@ func (c *Cluster) dnsUnready(ctx context.Context, client kubernetes.Interface) e
 	if err != nil {
 		return err
 	}
-	if ready := int(set.Status.NumberReady); ready < len(c.nodes) {
-		return fmt.Errorf("CoreDNS is ready on %d of %d nodes", ready, len(c.nodes))
+	want := 0
+	for _, n := range c.nodes {
+		if !n.Config.Alone {
+			want++
+		}
+	}
+	if ready := int(set.Status.NumberReady); ready < want {
+		return fmt.Errorf("CoreDNS is ready on %d of %d nodes", ready, want)
 	}
 	return nil
 }
