@@ -115,6 +115,8 @@ func (x *exchange) take(to route) {
 		x.listNext()
 	case ask:
 		x.ask()
+	case table:
+		x.table()
 	case write:
 		x.write()
 	}

@@ -208,7 +208,7 @@ func (x *exchange) ask() {
 	x.forward(forward.Exchange{
 		API:         x.own(),
 		Deadline:    readDeadline,
-		Alternative: func() bool { _, ok := x.known(); return ok || x.listed() != nil },
+		Alternative: x.knows,
 		Inspect: func(a forward.Answer) error {
 			x.noteRefusal(a.Code)
 			err := x.Memory.note(context.WithoutCancel(x.r.Context()), x.question(), a)
@@ -219,6 +219,28 @@ func (x *exchange) ask() {
 			return nil
 		},
 		Fallback: func(_ http.ResponseWriter, _ *http.Request, err error) { x.answerKnown(err) },
+	})
+}
+
+// table forwards a read whose answer is made for people. While the cloud is away
+// a client that takes objects, too, gets these; kubectl prints their names and
+// ages.
+func (x *exchange) table() {
+	plain := *x
+	var takes bool
+	plain.representation, takes = wire.NegotiateObjects(x.r.Header.Get("Accept"))
+	x.forward(forward.Exchange{
+		API:         x.own(),
+		Deadline:    readDeadline,
+		Alternative: func() bool { return takes && plain.knows() },
+		Inspect:     func(a forward.Answer) error { x.noteRefusal(a.Code); return nil },
+		Fallback: func(_ http.ResponseWriter, _ *http.Request, err error) {
+			if !takes {
+				x.unavailable(err)
+				return
+			}
+			plain.answerKnown(err)
+		},
 	})
 }
 
@@ -244,6 +266,7 @@ func (x *exchange) answerKnown(err error) {
 	case c != nil && (!ok || c.Revision() >= k.Revision):
 		x.stale(c.FreshAt())
 		x.serveList(c)
+	case !ok && x.retell():
 	case !ok:
 		x.unavailable(err)
 	case k.absent:
@@ -253,6 +276,12 @@ func (x *exchange) answerKnown(err error) {
 		shown := x.Memory.show(x.question(), k.Answer)
 		x.reply(offline.Reply{Code: http.StatusOK, ContentType: shown.ContentType, Body: shown.Body})
 	}
+}
+
+// knows tells whether there is an answer to this read here.
+func (x *exchange) knows() bool {
+	_, ok := x.known()
+	return ok || x.listed() != nil
 }
 
 func (x *exchange) known() (known, bool) { return x.Memory.best(x.question()) }

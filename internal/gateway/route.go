@@ -26,13 +26,16 @@ const (
 	// ask: forwarded; the answer is remembered, and given when there is no
 	// other.
 	ask
+	// table: forwarded; while the cloud is away the objects themselves, if the
+	// client takes them.
+	table
 	// write: forwarded; Desk answers while the cloud is away.
 	write
 )
 
 // String is the route as metrics and logs name it.
 func (r route) String() string {
-	return [...]string{"pass", "watch", "list", "list-consistent", "list-exact", "list-continue", "ask", "write"}[r]
+	return [...]string{"pass", "watch", "list", "list-consistent", "list-exact", "list-continue", "ask", "table", "write"}[r]
 }
 
 // decide picks the route of a request. representation is what the client
@@ -47,9 +50,11 @@ func decide(q *request.Request, representation wire.Representation, splittable b
 		return pass
 	case q.Resource.Resource == "":
 		return decideOther(q)
+	case representation.Transform == wire.Table:
+		return decideTable(q)
 	case q.Verb == request.Get:
 		return decideGet(q)
-	case !splittable || representation.Transform == wire.Table || !keepable(q.Resource) || q.Subresource != "":
+	case !splittable || !keepable(q.Resource) || q.Subresource != "":
 		return pass
 	case q.Verb == request.Watch:
 		return decideWatch(q.Options)
@@ -72,6 +77,14 @@ func decideGet(q *request.Request) route {
 		return pass
 	}
 	return ask
+}
+
+// decideTable: a Table is made for one look; it is never kept.
+func decideTable(q *request.Request) route {
+	if (q.Verb == request.Get || q.Verb == request.List) && !q.Streaming() && keepable(q.Resource) && q.Options.Continue == "" {
+		return table
+	}
+	return pass
 }
 
 // path is what is left to go by for a request that names no resource:

@@ -3,6 +3,7 @@ package wire
 import (
 	"fmt"
 	"mime"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -152,8 +153,18 @@ func Negotiate(accept string) (Representation, bool) {
 	if accept == "" {
 		return Representation{}, true
 	}
+	return negotiate(parseAccept(accept))
+}
+
+// NegotiateObjects reads the part of an Accept header that does not ask for Tables: what a client takes that would rather have
+// one. It reports false if that is nothing, or nothing that can be split.
+func NegotiateObjects(accept string) (Representation, bool) {
+	return negotiate(slices.DeleteFunc(parseAccept(accept), func(c clause) bool { return c.params["as"] == "Table" }))
+}
+
+func negotiate(clauses []clause) (Representation, bool) {
 	var chosen []offer
-	for _, clause := range parseAccept(accept) {
+	for _, clause := range clauses {
 		for _, o := range clause.offers() {
 			if len(chosen) > 0 && o.transform != chosen[0].transform {
 				// The first one is reached for every resource when it transforms. When it does not, custom resources

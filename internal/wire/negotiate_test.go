@@ -76,3 +76,24 @@ func FuzzParseAccept(f *testing.F) {
 		}
 	})
 }
+
+// TestNegotiateObjects: what a client takes beside Tables.
+func TestNegotiateObjects(t *testing.T) {
+	const table = "application/json;as=Table;v=v1;g=meta.k8s.io"
+	for _, tc := range []struct {
+		accept string
+		want   string // "": nothing that can be split
+	}{
+		{table + ",application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json", "json"}, // kubectl's
+		{table, ""},
+		{table + ",application/yaml", ""},
+		{table + ",application/vnd.kubernetes.protobuf,application/json", "protobuf+json"},
+		{table + ",*/*", "json"},
+		{"application/json", "json"},
+	} {
+		r, ok := NegotiateObjects(tc.accept)
+		if got := r.String(); ok != (tc.want != "") || ok && got != tc.want {
+			t.Errorf("%s: got %q, %t, want %q", tc.accept, got, ok, tc.want)
+		}
+	}
+}
