@@ -19,6 +19,7 @@ func (h *Hub) openOverlay() error {
 		return fmt.Errorf("open the overlay: %w", err)
 	}
 	h.replicas.ShowThrough(h.overlay, h.node)
+	h.replicas.Assume()
 	return nil
 }
 
@@ -33,6 +34,7 @@ func (h *Hub) runOverlay(ctx context.Context) error {
 				h.overlay.Heal()
 			} else {
 				h.overlay.Cut()
+				h.replicas.Assume()
 			}
 		}
 		next, err := h.overlay.Lift(ctx)

@@ -3,8 +3,9 @@
 //
 // The kubelet's status writes go into entries, one for each pod, in a table of the store. An entry shows in the pod itself,
 // and in the EndpointSlices and Endpoints that name the pod: with the addresses that it has now, and as ready as it is now.
-// So Services and DNS names lead to the right places after an offline reboot. lift.go says when an entry shows and when it
-// gives way to the cloud again.
+// So Services and DNS names lead to the right places after an offline reboot. For a pod of which the kubelet writes nothing,
+// an entry is assumed, which holds off after the heal what the cloud has concluded from the node's silence. lift.go says when
+// an entry shows and when it gives way to the cloud again.
 //
 // It guarantees that an accepted status write survives a power cut; that an object which no entry concerns leaves with the
 // bytes that it came with; that of the others nothing changes but a pod's status, an endpoint's addresses and its ready and

@@ -37,6 +37,8 @@ func (s State) String() string {
 const (
 	// settle is how long the cloud's controllers have to bring what the kubelet reported into the slices.
 	settle = 60 * time.Second
+	// correct is how long the kubelet has to tell the cloud that a pod is still as it was. It compares every ten seconds.
+	correct = 20 * time.Second
 	// remember is how long a lifted entry is noted: longer than any watch lasts, so that one which resumes is told.
 	remember = 2 * time.Hour
 )
@@ -44,10 +46,13 @@ const (
 // life is what decides whether an entry shows. Its methods return the life that follows from an event; none has other effects.
 type life struct {
 	state State
+	// assumed: the kubelet has written nothing, and the entry is the pod as it was when the link went. It never shows in the
+	// pod, and in endpoints it holds off what the cloud concludes from the silence: that all pods of the node are not ready.
+	assumed bool
 	// version is the pod's resourceVersion in the answer to the kubelet's report: from there on the cloud knows. It is 0
 	// before a report, and when a report was only concluded from the pod being as the kubelet had it.
 	version uint64
-	since   time.Time // when Reported or Lifted began
+	since   time.Time // when Reported, Lifted or the Healed of an assumed one began
 }
 
 // patched follows a status write that the cloud has not seen.
@@ -63,7 +68,7 @@ func (l life) cut() life {
 	if l.state == Lifted {
 		return l
 	}
-	return life{state: Dark, version: l.version}
+	return life{state: Dark, version: l.version, assumed: l.assumed}
 }
 
 // heal follows the return of the link. A kubelet that has reported before will not do it again; the slices get their time anew.
@@ -73,6 +78,8 @@ func (l life) heal(now time.Time) life {
 		return l
 	case l.version > 0:
 		return life{state: Reported, version: l.version, since: now}
+	case l.assumed:
+		return life{state: Healed, assumed: true, since: now}
 	}
 	return life{state: Healed}
 }
@@ -93,9 +100,9 @@ func (l life) reported(version uint64, now time.Time) life {
 func (l life) seen(same bool, now time.Time) life {
 	switch {
 	case l.state == Healed && same:
-		return life{state: Reported, since: now}
+		return life{state: Reported, since: now, assumed: l.assumed}
 	case l.state == Reported && l.version == 0 && !same: // what was seen was the past
-		return life{state: Healed}
+		return life{state: Healed, since: now, assumed: l.assumed}
 	}
 	return l
 }
@@ -110,11 +117,13 @@ func (l life) gone(now time.Time) life {
 
 // due returns when time alone ends the state: zero for never.
 func (l life) due() time.Time {
-	switch l.state {
-	case Reported:
+	switch {
+	case l.state == Reported:
 		return l.since.Add(settle)
-	case Lifted:
+	case l.state == Lifted:
 		return l.since.Add(remember)
+	case l.state == Healed && l.assumed:
+		return l.since.Add(correct)
 	}
 	return time.Time{}
 }
@@ -125,15 +134,15 @@ func (l life) expire(now time.Time) (next life, forget bool) {
 	switch {
 	case due.IsZero() || now.Before(due):
 		return l, false
-	case l.state == Reported:
-		return l.gone(now), false
+	case l.state == Lifted:
+		return l, true
 	}
-	return l, true
+	return l.gone(now), false
 }
 
 // overPod reports whether the entry shows in its pod, of which the cloud's word is at this version.
 func (l life) overPod(version uint64) bool {
-	return l.state == Dark && (l.version == 0 || version < l.version)
+	return l.state == Dark && !l.assumed && (l.version == 0 || version < l.version)
 }
 
 // overEndpoint reports whether the entry shows in endpoints at all.

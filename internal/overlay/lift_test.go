@@ -36,6 +36,8 @@ func step(t *testing.T, l life, words []string) (next life, forget bool) {
 	switch words[1] {
 	case "patched":
 		return l.patched(words[2] == "dark"), false
+	case "assumed":
+		return life{state: Dark, assumed: true}, false
 	case "cut":
 		return l.cut(), false
 	case "heal":

@@ -235,9 +235,10 @@ func (s *state) applyPod(enc wire.Encoding, key Key, item []byte) ([]byte, error
 func (o *Overlay) applyEndpoints(s *state, at object, enc wire.Encoding, item []byte) (shown, error) {
 	c := codecOf(enc)
 	var atVersion lazyVersion
+	own := sync.OnceValue(func() bool { return at.kind == Endpoints || c.managedByKubernetes(item) })
 	return o.show(c, at, item, s.hasUID, func(t target) (facts, bool) {
 		e, ok := s.entries[t.Key]
-		if !ok || e.uid != t.uid || !e.overEndpoint() {
+		if !ok || e.uid != t.uid || !e.overEndpoint() || e.assumed && !own() {
 			return facts{}, false
 		}
 		if caughtUp, ok := e.caughtUp[at]; ok && atVersion.of(c, enc, item) >= caughtUp {
@@ -283,7 +284,17 @@ func (o *Overlay) show(c *codec, at object, item []byte, uid func([]byte) bool, 
 	return s, nil
 }
 
-const serviceNameLabel = "kubernetes.io/service-name"
+const (
+	serviceNameLabel = "kubernetes.io/service-name"
+	managedByLabel   = "endpointslice.kubernetes.io/managed-by"
+)
+
+// managedByKubernetes reports whether a slice is made from the readiness of its pods. What others make may say something else.
+func (c *codec) managedByKubernetes(slice []byte) bool {
+	by, err := c.label(c.one(slice, metadata), metaLabels, managedByLabel)
+	c.keep(err)
+	return by == "endpointslice-controller.k8s.io"
+}
 
 // PublishesNotReady reads a Service, for Options.Publishes.
 func PublishesNotReady(enc wire.Encoding, service []byte) (bool, error) {

@@ -20,8 +20,9 @@ type entry struct {
 	// caughtUp has, for each object that names the pod, the version from which on it is shown as the cloud has it.
 	caughtUp map[object]uint64
 
-	seq   uint64 // the change of the overlay that made it what clients see
-	saved bool   // the store has it like this
+	seq      uint64 // the change of the overlay that made it what clients see
+	saved    bool   // the store has it like this
+	volatile bool   // it is not for the store: nothing of it has been promised to anybody
 }
 
 // object is an EndpointSlice or Endpoints.
@@ -98,7 +99,7 @@ func (e *entry) with(l life) *entry {
 	next := *e
 	next.life = l
 	if l.state == Lifted && e.state != Lifted {
-		next.status, next.facts, next.caughtUp, next.saved = nil, facts{}, nil, false
+		next.status, next.facts, next.caughtUp, next.saved = nil, facts{}, nil, e.volatile
 	}
 	return &next
 }

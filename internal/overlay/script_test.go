@@ -135,7 +135,7 @@ func (w *world) run() {
 	switch w.d.Cmd {
 	case "pod": // pod NAME [uid=] [version=] and its status: the cloud has it
 		w.pod()
-	case "slice": // slice NAME service= [type=] [version=] and its endpoints: a feed has brought it
+	case "slice": // slice NAME service= [type=] [version=] [by=] and its endpoints: a feed has brought it
 		w.slice()
 	case "endpoints": // endpoints SERVICE [version=] and its addresses
 		w.endpoints()
@@ -151,6 +151,8 @@ func (w *world) run() {
 		for _, enc := range encodings() {
 			w.check(w.overlay.See(enc, Key{"shop", w.subject()}, encode(w.t, enc, w.pods[w.subject()])))
 		}
+	case "assume": // assume POD: the link has gone, and the node knows it so
+		w.check(w.overlay.Assume(wire.Protobuf, Key{"shop", w.subject()}, encode(w.t, wire.Protobuf, w.pods[w.subject()])))
 	case "gone":
 		w.overlay.Gone(Key{"shop", w.subject()})
 	case "cut":
@@ -188,7 +190,7 @@ func (w *world) pod() {
 // slice reads endpoints as "POD ADDRESS... [ready] [serving] [terminating] [uid=] [node=]"; "-" is no pod.
 func (w *world) slice() {
 	s := &discoveryv1.EndpointSlice{ObjectMeta: w.meta(w.subject()), AddressType: discoveryv1.AddressType(w.option("type", "IPv4"))}
-	s.Labels = map[string]string{"app": "shop", discoveryv1.LabelServiceName: w.option("service", "web")}
+	s.Labels = map[string]string{"app": "shop", discoveryv1.LabelServiceName: w.option("service", "web"), discoveryv1.LabelManagedBy: w.option("by", "endpointslice-controller.k8s.io")}
 	for line := range strings.Lines(w.d.Input) {
 		words := strings.Fields(line)
 		has := func(word string) *bool { b := slices.Contains(words, word); return &b }
@@ -319,7 +321,7 @@ func (w *world) lift() {
 	next, err := w.overlay.Lift(w.t.Context())
 	w.check(err)
 	if !next.IsZero() {
-		w.print("next in %s", time.Until(next).Round(time.Second))
+		w.print("next in %s", time.Until(next).Round(10*time.Second))
 	}
 }
 

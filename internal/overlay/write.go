@@ -87,11 +87,13 @@ func (o *Overlay) save(ctx context.Context, key Key, e *entry, follow func(befor
 		e.life = before.life
 	}
 	e.life = follow(e.life, s.dark)
-	var b store.Batch
-	b.Put(o.table, store.Record{Key: key.String(), Identity: e.uid, Value: e.marshal()})
-	var err error
-	if e.saved, err = o.commit(ctx, &b); err != nil {
-		return err
+	if e.saved = e.volatile; !e.saved {
+		var b store.Batch
+		b.Put(o.table, store.Record{Key: key.String(), Identity: e.uid, Value: e.marshal()})
+		var err error
+		if e.saved, err = o.commit(ctx, &b); err != nil {
+			return err
+		}
 	}
 	o.change(func(t *transition) {
 		// The link may have come or gone meanwhile.
@@ -134,11 +136,39 @@ func (o *Overlay) Report(ctx context.Context, enc wire.Encoding, pod []byte) err
 	if err != nil {
 		return fmt.Errorf("note report of pod %s: %w", key, err)
 	}
+	e.volatile = before.volatile
 	now, at := time.Now(), version(item.Meta)
 	err = o.save(ctx, key, e, func(before life, _ bool) life { return before.reported(at, now) })
 	if err != nil {
 		return fmt.Errorf("note report of pod %s: %w", key, err)
 	}
+	return nil
+}
+
+// Assume takes a pod as the cloud has it while the cloud is away. A pod that has an entry keeps it.
+//
+// Without it, a heal would take the pods of a node that was away for long out of its own Services: the cloud holds them for
+// not ready then, until their kubelet says otherwise.
+func (o *Overlay) Assume(enc wire.Encoding, key Key, pod []byte) error {
+	item, err := wire.ParseItem(enc, pod)
+	if err != nil {
+		return fmt.Errorf("read pod %s: %w", key, err)
+	}
+	status, err := decodeStatus(enc, pod)
+	if err != nil {
+		return fmt.Errorf("read pod %s: %w", key, err)
+	}
+	assumed := &entry{life: life{state: Dark, assumed: true}, uid: item.UID, facts: factsOf(status), when: time.Now(), saved: true, volatile: true}
+	o.change(func(t *transition) {
+		switch e := t.entries[key]; {
+		case !t.dark:
+		case e == nil:
+			t.entries[key] = assumed
+		case e.state == Lifted && e.saved:
+			assumed.seq = e.seq // watches that resume are still to be told
+			t.entries[key] = assumed
+		}
+	})
 	return nil
 }
 
@@ -159,10 +189,15 @@ func (o *Overlay) Heal() {
 	})
 }
 
-// each gives every entry its next life, and shows those whose state changes.
+// each gives every entry its next life, and shows those whose state changes. One that is assumed looks the same before and after.
 func (t *transition) each(next func(life) life) {
 	for key, e := range t.entries {
-		if l := next(e.life); l.state != e.state {
+		l := next(e.life)
+		switch {
+		case l.state == e.state:
+		case l.assumed:
+			t.entries[key] = e.with(l)
+		default:
 			t.show(key, e.with(l))
 		}
 	}
@@ -266,7 +301,9 @@ func (o *Overlay) expire(now time.Time) (forgotten []Key) {
 			l, forget := e.expire(now)
 			switch {
 			case forget:
-				forgotten = append(forgotten, key)
+				if !e.volatile {
+					forgotten = append(forgotten, key)
+				}
 				delete(t.entries, key)
 			case l.state != e.state:
 				t.show(key, e.with(l))

@@ -36,6 +36,35 @@ func (s *Set) ShowThrough(o *overlay.Overlay, node string) {
 	}
 }
 
+// Assume tells the overlay of this node's pods as the cloud had them last. It
+// is to be called while the cloud is away.
+func (s *Set) Assume() {
+	var newest *Collection
+	for _, c := range s.All() {
+		if c.lens == nil || !c.lens.all || newest != nil && newest.Revision() > c.Revision() {
+			continue
+		}
+		newest = c
+	}
+	if newest == nil {
+		return
+	}
+	m, err := newest.whole()
+	if err != nil {
+		return // what is not known can't be held
+	}
+	view := newest.table.View()
+	defer view.Release()
+	for record, err := range view.Records("") {
+		if err != nil {
+			continue
+		}
+		if err := s.overlay.Assume(m.Encoding, nameOf(record.Key), record.Value); err != nil {
+			s.log.Warn("a pod can't be read", "error", err)
+		}
+	}
+}
+
 // PublishesNotReady reports whether a Service wants its pods' addresses
 // published before they are ready; known is false where no collection has it.
 func (s *Set) PublishesNotReady(namespace, service string) (publishes, known bool) {
