@@ -56,9 +56,19 @@ func newDark(t *testing.T) *dark {
 	w.cloud.set(upstream.Down)
 	d := &dark{world: w, revision: 10}
 	d.start()
-	d.must(d.pods.takeIn(t.Context(), wire.Protobuf.MediaType(), bytes.NewReader(listOf(t, wire.Protobuf, "v1", "Pod", d.pod("web-a", "10.0.0.1", true), d.pod("web-b", "10.0.0.2", true)))))
-	d.must(d.slices.takeIn(t.Context(), wire.JSON.MediaType(), bytes.NewReader(listOf(t, wire.JSON, "discovery.k8s.io/v1", "EndpointSlice", d.slice("10.0.0.1", "10.0.0.2"), d.elsewhere()))))
+	d.must(arrive(t.Context(), d.pods, wire.Protobuf, listOf(t, wire.Protobuf, "v1", "Pod", d.pod("web-a", "10.0.0.1", true), d.pod("web-b", "10.0.0.2", true))))
+	d.must(arrive(t.Context(), d.slices, wire.JSON, listOf(t, wire.JSON, "discovery.k8s.io/v1", "EndpointSlice", d.slice("10.0.0.1", "10.0.0.2"), d.elsewhere())))
 	return d
+}
+
+// arrive makes a list the contents of a collection.
+func arrive(ctx context.Context, c *Collection, enc wire.Encoding, list []byte) error {
+	in := &incoming{stage: c.table.Stage()}
+	defer in.stage.Abort()
+	if err := c.takeIn(ctx, in, enc.MediaType(), bytes.NewReader(list)); err != nil {
+		return err
+	}
+	return c.swap(ctx, in)
 }
 
 func (d *dark) start() {
