@@ -190,21 +190,24 @@ func (v *view) complete(protected bool) error {
 	return nil
 }
 
-// lost tells what is missing until all halves that nobody protects have lost everything.
-func (v *view) lost(protected bool) error {
+// lost tells what is missing until the ordinary half has lost everything.
+func (v *view) lost() error {
 	l, err := v.losses()
-	if err != nil {
-		return err
+	if h := l.ordinary; err == nil && (h.evicted < h.pods || h.unserved < h.pods) {
+		err = fmt.Errorf("it has not: %+v", l)
 	}
+	return err
+}
+
+// losing tells what is missing until both halves are out of their Services and on their way to be evicted.
+func (v *view) losing() error {
+	l, err := v.losses()
 	for _, h := range []half{l.ordinary, l.autonomous} {
-		if h.evicted < h.pods || h.unserved < h.pods {
-			return fmt.Errorf("they have not: %+v", l)
-		}
-		if protected {
-			break
+		if err == nil && (h.unready < h.pods || h.unserved < h.pods || h.evicted < h.pods/10) {
+			err = fmt.Errorf("they are not: %+v", l)
 		}
 	}
-	return nil
+	return err
 }
 
 // whole tells what is missing until all nodes are ready.
