@@ -29,6 +29,17 @@ type Status struct {
 	Journal     Journal      `json:"journal"`
 	Answers     int          `json:"answers"` // remembered
 	Collections []Collection `json:"collections"`
+
+	Upstream []Traffic `json:"upstream"` // bodies over the link, by client and resource
+	Clients  []Traffic `json:"clients"`  // bodies of the clients on the node
+}
+
+// Traffic is the bytes of bodies, unpacked, since the start.
+type Traffic struct {
+	Client   string `json:"client"`
+	Resource string `json:"resource,omitempty"`
+	Received int64  `json:"received"` // by the hub
+	Sent     int64  `json:"sent"`
 }
 
 // Link is the way to the cloud.

@@ -38,6 +38,7 @@ func floors() []place {
 		{"internal/backoff", ground, 0, "delays with full jitter; knows nothing of what is tried again"},
 		{"internal/failpoint", ground, 0, "named places where tests inject faults; every package may have some"},
 		{"internal/health", ground, 0, "conditions with code and severity; those who know the facts report into it"},
+		{"internal/traffic", ground, 0, "bytes by client and resource, counted on both sides of the hub"},
 		{"internal/version", ground, 0, "which build this is"},
 		{"internal/wellknown", ground, 0, "names that users write: ports, annotations, labels, paths"},
 

@@ -75,6 +75,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		x.refuse(err)
 		return
 	}
+	g.Metrics.count(x)
 	g.Desk.Journal.Remember(x.cred)
 	route := decide(x.q, x.representation, x.splittable)
 	if impersonates(r) {

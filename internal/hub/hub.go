@@ -42,6 +42,7 @@ type Hub struct {
 	replicas *replica.Set
 	answers  *offline.Book
 	journal  *offline.Journal
+	metrics  *gateway.Metrics
 	overlay  *overlay.Overlay // nil if it is switched off
 
 	secure, admin listener
@@ -153,6 +154,7 @@ func (h *Hub) assemble() error {
 		return err
 	}
 	registry := prometheus.NewRegistry()
+	h.metrics = gateway.NewMetrics(registry)
 	memory := &gateway.Memory{Answers: h.answers, Replicas: h.replicas, Link: h.pool, Overlay: h.overlay}
 	h.secure.handler = &gateway.Gateway{
 		Link:       h.pool,
@@ -162,7 +164,7 @@ func (h *Hub) assemble() error {
 		Memory:     memory,
 		Identifier: &gateway.Identifier{Node: h.node, Link: h.pool, Upstream: h.pool, Book: identities},
 		Logger:     h.log,
-		Metrics:    gateway.NewMetrics(registry),
+		Metrics:    h.metrics,
 	}
 	if h.plain != nil {
 		h.plain.handler = h.secure.handler

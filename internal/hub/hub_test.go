@@ -335,6 +335,11 @@ func TestAdmin(t *testing.T) {
 	if status.Version != "test" || status.Node != "edge" || status.Link.State != "up" || status.Process.ResidentBytes == 0 || status.Store.Records == 0 {
 		t.Errorf("status: %+v", status)
 	}
+	for side, rows := range map[string][]adminapi.Traffic{"clients": status.Clients, "upstream": status.Upstream} {
+		if len(rows) != 1 || rows[0].Client != "node" || rows[0].Resource != "configmaps" || rows[0].Sent+rows[0].Received < 100 {
+			t.Errorf("traffic of %s: %+v", side, rows)
+		}
+	}
 	if len(status.Collections) != 1 {
 		t.Fatalf("collections: %+v", status.Collections)
 	}

@@ -4,9 +4,11 @@ import (
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"yurt/internal/admin"
 	"yurt/internal/adminapi"
+	"yurt/internal/traffic"
 	"yurt/internal/upstream"
 )
 
@@ -29,6 +31,7 @@ func (h *Hub) Status() adminapi.Status {
 		Answers:     h.answers.Len(),
 		Collections: []adminapi.Collection{}, // none is [], not null
 	}
+	status.Upstream, status.Clients = trafficOf(h.pool.Traffic().Totals()), trafficOf(h.metrics.Traffic())
 	if st.LastError != nil {
 		status.Store.Error = st.LastError.Error()
 	}
@@ -44,8 +47,17 @@ func (h *Hub) Status() adminapi.Status {
 	return status
 }
 
+func trafficOf(totals []traffic.Total) []adminapi.Traffic {
+	rows := []adminapi.Traffic{}
+	for _, t := range totals {
+		rows = append(rows, adminapi.Traffic{Client: t.Client, Resource: t.Resource, Received: t.Received, Sent: t.Sent})
+	}
+	return rows
+}
+
 // registerMetrics exports what the parts count by themselves.
 func registerMetrics(reg prometheus.Registerer, h *Hub) {
+	reg.MustRegister(h.pool.Traffic(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	gauge := func(name, help string, value func() float64) {
 		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
 	}

@@ -62,6 +62,9 @@ func (r Resource) String() string {
 	return strings.TrimSuffix(r.Resource+"."+r.Version+"."+r.Group, ".")
 }
 
+// GroupResource is "resource.group", as in "deployments.apps", or "pods".
+func (r Resource) GroupResource() string { return strings.TrimSuffix(r.Resource+"."+r.Group, ".") }
+
 // Request is one API request, parsed.
 type Request struct {
 	Verb Verb

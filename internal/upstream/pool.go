@@ -29,6 +29,8 @@ import (
 
 	"yurt/internal/backoff"
 	"yurt/internal/credential"
+	"yurt/internal/request"
+	"yurt/internal/traffic"
 )
 
 // ErrDown is wrapped by the errors of requests that were not tried, because no
@@ -56,6 +58,9 @@ type Config struct {
 	Logger  *slog.Logger
 }
 
+// maxRows bounds the rows of traffic.
+const maxRows = 200
+
 // Pool is the set of API servers.
 type Pool struct {
 	cfg     Config
@@ -64,6 +69,7 @@ type Pool struct {
 	from    atomic.Pointer[credential.Kubeconfig]
 	last    atomic.Int32 // the index of the server that was picked last
 	bytes   byteCount
+	traffic *traffic.Meter
 	started time.Time
 
 	mu      sync.Mutex
@@ -84,6 +90,7 @@ func New(cfg Config) (*Pool, error) {
 		log:     cfg.Logger,
 		link:    Link{State: Connecting, Since: time.Now(), Reason: "not tried yet"},
 		changed: make(chan struct{}),
+		traffic: traffic.NewMeter("yurthub_upstream", "API servers", maxRows),
 	}
 	addresses := cfg.Servers
 	if len(addresses) == 0 {
@@ -133,6 +140,10 @@ func (p *Pool) roundTripTo(s *server, r *http.Request, cred credential.Credentia
 	if token != "" {
 		out.Header.Set("Authorization", "Bearer "+token)
 	}
+	row := p.traffic.Row(traffic.Key{Client: cred.Identity.String(), Resource: request.ParseURL(r.URL).Resource.GroupResource()})
+	if out.Body != nil && out.Body != http.NoBody {
+		out.Body = traffic.Body{ReadCloser: out.Body, Count: &row.Sent}
+	}
 	started := time.Now()
 	resp, err := transport.RoundTrip(out)
 	if err != nil {
@@ -141,6 +152,9 @@ func (p *Pool) roundTripTo(s *server, r *http.Request, cred credential.Credentia
 		}
 		p.broke(s, err)
 		return nil, &UnreachableError{Server: out.URL.Host, Err: err}
+	}
+	if resp.StatusCode != http.StatusSwitchingProtocols { // that one can be written to, too
+		resp.Body = traffic.Body{ReadCloser: resp.Body, Count: &row.Received}
 	}
 	if fromBetween(resp) {
 		p.broke(s, errNotReady)
@@ -202,6 +216,9 @@ func (p *Pool) followKubeconfig(ctx context.Context) error {
 
 // CA is the cluster's certificate authority, of the kubeconfig as it is now.
 func (p *Pool) CA() *x509.CertPool { return p.from.Load().CA }
+
+// Traffic counts what clients' requests and feeds have sent and received.
+func (p *Pool) Traffic() *traffic.Meter { return p.traffic }
 
 // BytesRead and BytesWritten count what went over the sockets to API servers,
 // TLS included.
