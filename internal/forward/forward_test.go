@@ -261,7 +261,7 @@ func TestStreaming(t *testing.T) {
 	resp.Body.Close()
 	select {
 	case <-gone:
-	case <-time.After(5 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Error("the API server still serves a client that has gone")
 	}
 }

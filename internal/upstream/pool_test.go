@@ -201,6 +201,9 @@ func get(ctx context.Context, p *Pool, path string, cred credential.Credential) 
 	return string(body), err
 }
 
+// patience is how long a test waits for what happens soon on an idle machine.
+const patience = 30 * time.Second
+
 func waitState(t *testing.T, p *Pool, want State, within time.Duration) time.Duration {
 	t.Helper()
 	start := time.Now()
@@ -222,7 +225,7 @@ func waitState(t *testing.T, p *Pool, want State, within time.Duration) time.Dur
 func TestCertificateAndTokenNeverShareAConnection(t *testing.T) {
 	t.Parallel()
 	p, _ := newPool(t, newCloud(t))
-	waitState(t, p, Up, 5*time.Second)
+	waitState(t, p, Up, patience)
 	for _, tc := range []struct {
 		cred credential.Credential
 		want string
@@ -242,19 +245,23 @@ func TestDownIsAnsweredAtOnceAndEndsByItself(t *testing.T) {
 	t.Parallel()
 	c := newCloud(t)
 	p, _ := newPool(t, c)
-	waitState(t, p, Up, 5*time.Second)
+	waitState(t, p, Up, patience)
 	c.ready.Store(false)
 	p.Suspect()
-	waitState(t, p, Down, 5*time.Second)
-	start := time.Now()
-	if _, err := get(t.Context(), p, "/whoami", credential.Credential{}); !errors.Is(err, ErrDown) {
-		t.Errorf("while down: %v, want ErrDown", err)
+	waitState(t, p, Down, patience)
+	fastest := time.Hour // a busy machine may hold one up
+	for range 10 {
+		start := time.Now()
+		if _, err := get(t.Context(), p, "/whoami", credential.Credential{}); !errors.Is(err, ErrDown) {
+			t.Errorf("while down: %v, want ErrDown", err)
+		}
+		fastest = min(fastest, time.Since(start))
 	}
-	if took := time.Since(start); took > 50*time.Millisecond {
-		t.Errorf("refusing took %v", took)
+	if fastest > 50*time.Millisecond {
+		t.Errorf("refusing took %v at least", fastest)
 	}
 	c.ready.Store(true)
-	waitState(t, p, Up, 5*time.Second)
+	waitState(t, p, Up, patience)
 	if _, err := get(t.Context(), p, "/whoami", credential.Credential{}); err != nil {
 		t.Errorf("after the return: %v", err)
 	}
@@ -266,7 +273,7 @@ func TestBlackHoleIsNoticed(t *testing.T) {
 	t.Parallel()
 	c := newCloud(t)
 	p, _ := newPool(t, c)
-	waitState(t, p, Up, 5*time.Second)
+	waitState(t, p, Up, patience)
 	watch := make(chan error, 1)
 	go func() {
 		_, err := get(t.Context(), p, "/watch", credential.Credential{})
@@ -274,22 +281,22 @@ func TestBlackHoleIsNoticed(t *testing.T) {
 	}()
 	time.Sleep(200 * time.Millisecond) // the watch stands
 	c.cable.dead.Store(true)
-	if took := waitState(t, p, Down, 6*time.Second); took > pingAfter+pingPatience+time.Second {
+	if took := waitState(t, p, Down, patience); took > pingAfter+pingPatience+3*time.Second {
 		t.Errorf("noticed after %v, want about %v", took, pingAfter+pingPatience)
 	}
 	if err := <-watch; err == nil {
 		t.Error("the watch ended without an error")
 	}
 	c.cable.dead.Store(false)
-	waitState(t, p, Up, 5*time.Second)
+	waitState(t, p, Up, patience)
 }
 
 func TestRotatedCertificateIsUsed(t *testing.T) {
 	t.Parallel()
 	p, dir := newPool(t, newCloud(t))
-	waitState(t, p, Up, 5*time.Second)
+	waitState(t, p, Up, patience)
 	writeClient(t, dir, "edge-rotated")
-	deadline := time.Now().Add(2 * kubeconfigInterval)
+	deadline := time.Now().Add(kubeconfigInterval + patience)
 	for {
 		got, err := get(t.Context(), p, "/whoami", credential.Credential{})
 		if err != nil {
@@ -309,7 +316,7 @@ func TestRotatedCertificateIsUsed(t *testing.T) {
 func TestCancelledRequestDoesNotTakeTheLinkDown(t *testing.T) {
 	t.Parallel()
 	p, _ := newPool(t, newCloud(t))
-	waitState(t, p, Up, 5*time.Second)
+	waitState(t, p, Up, patience)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	if _, err := get(ctx, p, "/watch", credential.Credential{}); err == nil {

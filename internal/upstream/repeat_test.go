@@ -195,7 +195,7 @@ func TestSilenceEndsAllConnections(t *testing.T) {
 	t.Parallel()
 	c := newCloud(t)
 	p, _ := newPool(t, c)
-	waitState(t, p, Up, 5*time.Second)
+	waitState(t, p, Up, patience)
 	watch := make(chan error, 1)
 	standing := c.watches.Load()
 	go func() {

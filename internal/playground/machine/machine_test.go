@@ -209,7 +209,7 @@ func TestExecEndsWithItsContext(t *testing.T) {
 	if _, err := m.Exec(ctx, "sleep", "60"); err == nil {
 		t.Error("it succeeded")
 	}
-	if took := time.Since(begun); took > 5*time.Second {
+	if took := time.Since(begun); took > 30*time.Second {
 		t.Errorf("it took %v", took)
 	}
 	waitFor(t, "the end of its process", func() bool { return !strings.Contains(run(t, m, "ps", "-e", "-o", "args="), "sleep 60") })
@@ -217,9 +217,9 @@ func TestExecEndsWithItsContext(t *testing.T) {
 
 func waitFor(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !holds(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); !holds(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("wait for %s: not within 10 s", what)
+			t.Fatalf("wait for %s: not within 30 s", what)
 		}
 	}
 }
