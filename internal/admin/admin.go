@@ -1,6 +1,6 @@
 // Package admin serves the hub's own port: /livez, /readyz, /metrics and
-// /status. It shows what it is told and decides nothing; it carries no object
-// and no secret.
+// /status, the last as text for people and as JSON for who asks for it. It shows
+// what it is told and decides nothing; it carries no object and no secret.
 package admin
 
 import (
@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -30,7 +31,13 @@ func Handler(status func() adminapi.Status, ready func() error, metrics promethe
 		text(w, http.StatusOK, "ok")
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET "+adminapi.StatusPath, func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("GET "+adminapi.StatusPath, func(w http.ResponseWriter, r *http.Request) {
+		// Programs say what they read; a person with curl or a browser does not.
+		if !strings.Contains(r.Header.Get("Accept"), "json") {
+			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+			_ = writeText(w, status(), time.Now()) // a reader that has gone does not need it
+			return
+		}
 		w.Header().Set("Content-Type", "application/json")
 		encoder := json.NewEncoder(w)
 		encoder.SetIndent("", "  ")

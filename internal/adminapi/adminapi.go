@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// StatusPath is where the document is served.
+// StatusPath is where the document is served, to those who accept JSON.
 const StatusPath = "/status"
 
 // Status is what the hub says of itself.
@@ -102,6 +102,7 @@ func Get(ctx context.Context, client *http.Client, address string) (*Status, err
 	if err != nil {
 		return nil, fmt.Errorf("ask %s for its status: %w", address, err)
 	}
+	r.Header.Set("Accept", "application/json")
 	resp, err := client.Do(r)
 	if err != nil {
 		return nil, fmt.Errorf("ask %s for its status: %w", address, err)

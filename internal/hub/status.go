@@ -2,12 +2,14 @@ package hub
 
 import (
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"yurt/internal/admin"
 	"yurt/internal/adminapi"
+	"yurt/internal/replica"
 	"yurt/internal/traffic"
 	"yurt/internal/upstream"
 )
@@ -76,6 +78,9 @@ func registerMetrics(reg prometheus.Registerer, h *Hub) {
 	counter("yurthub_upstream_read_bytes_total", "Bytes read from API servers, TLS included.", func() float64 { return float64(h.pool.BytesRead()) })
 	counter("yurthub_upstream_written_bytes_total", "Bytes written to API servers, TLS included.", func() float64 { return float64(h.pool.BytesWritten()) })
 	gauge("yurthub_collections", "Collections in the replica.", func() float64 { return float64(len(h.replicas.All())) })
+	reg.MustRegister(&staleness{replicas: h.replicas, startedAt: h.startedAt, age: prometheus.NewDesc("yurthub_replica_age_seconds",
+		"Time since the oldest collection of a client and resource was what the cloud has; 0 if all follow it. Since the hub's start at least.",
+		[]string{"client", "resource"}, nil)})
 	gauge("yurthub_store_disk_bytes", "Bytes of the store's files.", func() float64 { return float64(h.store.Stats().DiskBytes) })
 	gauge("yurthub_store_records", "Records in the store.", func() float64 { return float64(h.store.Stats().Records) })
 	counter("yurthub_store_written_bytes_total", "Bytes written to the store.", func() float64 { return float64(h.store.Stats().BytesWritten) })
@@ -90,4 +95,33 @@ func registerMetrics(reg prometheus.Registerer, h *Hub) {
 	gauge("yurthub_journal_pending_events", "Events that wait for the link.", func() float64 { return float64(h.journal.Stats().Pending) })
 	counter("yurthub_journal_replayed_events_total", "Events of the dark time that the API server has taken.", func() float64 { return float64(h.journal.Stats().Replayed) })
 	counter("yurthub_journal_dropped_events_total", "Events of the dark time that were lost: the journal was full, or the API server refused them.", func() float64 { return float64(h.journal.Stats().Dropped) })
+}
+
+// staleness exports how old the replica is, one figure for all collections of a
+// client and resource: a kubelet has one for each Secret.
+type staleness struct {
+	replicas  *replica.Set
+	startedAt time.Time
+	age       *prometheus.Desc
+}
+
+func (s *staleness) Describe(c chan<- *prometheus.Desc) { c <- s.age }
+
+func (s *staleness) Collect(c chan<- prometheus.Metric) {
+	now := time.Now()
+	oldest := map[traffic.Key]time.Duration{}
+	for _, collection := range s.replicas.All() {
+		freshAt := collection.FreshAt()
+		if freshAt.IsZero() {
+			freshAt = s.startedAt
+		}
+		k := traffic.Key{Client: collection.Identity.String(), Resource: collection.Resource.GroupResource()}
+		oldest[k] = max(oldest[k], now.Sub(freshAt))
+	}
+	for k, age := range oldest {
+		if age < time.Second {
+			age = 0
+		}
+		c <- prometheus.MustNewConstMetric(s.age, prometheus.GaugeValue, age.Seconds(), k.Client, k.Resource)
+	}
 }
