@@ -78,7 +78,7 @@ func ofChart(t *testing.T, namespace string, values map[string]any) objects {
 	if err != nil {
 		t.Fatal(err)
 	}
-	files, err := engine.Engine{Strict: true}.Render(c, given)
+	files, err := engine.Engine{Strict: true}.RenderWithContext(t.Context(), c, given)
 	if err != nil {
 		t.Fatal(err)
 	}
