@@ -9,19 +9,23 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"yurt/internal/credential"
+	"yurt/internal/store"
 	"yurt/internal/upstream"
 )
 
 // Config is everything that the hub is told.
 type Config struct {
-	Kubeconfig  string   // of the hub's upstream: servers, CA, client certificate
-	Servers     []string // https URLs that stand in for the kubeconfig's server
-	LBMode      string   // how one of them is picked: "rr" or "priority"; empty: rr
-	NodeName    string   // empty: the host's name
-	RootDir     string   // the store is in it
-	BindAddress string   // of the listeners for clients on the node
+	Kubeconfig  string        // of the hub's upstream: servers, CA, client certificate
+	Servers     []string      // https URLs that stand in for the kubeconfig's server
+	LBMode      string        // how one of them is picked: "rr" or "priority"; empty: rr
+	NodeName    string        // empty: the host's name
+	RootDir     string        // the store is in it
+	Retention   time.Duration // of what no client asks for; 0: a week
+	MaxBytes    int64         // that the store may take on disk; 0: no limit
+	BindAddress string        // of the listeners for clients on the node
 	AdminPort   int
 	SecurePort  int  // TLS
 	ProxyPort   int  // plain HTTP
@@ -49,6 +53,12 @@ func (c *Config) Validate() error {
 			errs = append(errs, fmt.Errorf("--server-addr: %w", err))
 		}
 	}
+	if c.Retention != 0 && c.Retention < time.Hour {
+		errs = append(errs, fmt.Errorf("--retention %s: must be at least an hour", c.Retention))
+	}
+	if c.MaxBytes != 0 && c.MaxBytes < minStore {
+		errs = append(errs, fmt.Errorf("--store-max-bytes %d: must be at least %d, or 0", c.MaxBytes, minStore))
+	}
 	if _, err := c.mode(); err != nil {
 		errs = append(errs, fmt.Errorf("--lb-mode: %w", err))
 	}
@@ -68,6 +78,26 @@ func (c *Config) Validate() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+const (
+	// minStore is room for what a kubelet and a kube-proxy need.
+	minStore = 16 << 20
+	// logFactor is how much more than what it holds the store takes on disk,
+	// before it compacts.
+	logFactor = 3
+	// logFiles is how many files of the log there are at least.
+	logFiles = 4
+)
+
+// storeOptions lets the store take no more than it may.
+func (c *Config) storeOptions() store.Options {
+	o := store.Options{Logger: c.Logger}
+	if c.MaxBytes > 0 {
+		o.CompactAbove = min(32<<20, c.MaxBytes)
+		o.SegmentBytes = min(8<<20, c.MaxBytes/logFiles)
+	}
+	return o
 }
 
 func (c *Config) servers() ([]*url.URL, error) {

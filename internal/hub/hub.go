@@ -92,7 +92,7 @@ func (h *Hub) open() error {
 			return fmt.Errorf("open the plain port: %w", err)
 		}
 	}
-	if h.store, err = store.Open(h.storeDir(), store.Options{Logger: h.log}); err != nil {
+	if h.store, err = store.Open(h.storeDir(), h.cfg.storeOptions()); err != nil {
 		return err
 	}
 	if err := h.secureListener(); err != nil {
@@ -136,6 +136,7 @@ func (h *Hub) assemble() error {
 	if h.replicas, err = replica.Open(h.store, h.pool, h.log); err != nil {
 		return err
 	}
+	h.replicas.Retain(replica.Retention{Idle: h.cfg.Retention, MaxBytes: h.cfg.MaxBytes / logFactor})
 	if err := h.openOverlay(); err != nil {
 		return err
 	}

@@ -375,6 +375,8 @@ func TestNewRefuses(t *testing.T) {
 		{"missing client certificate", func(s *site, _ *Config) { s.must(os.Remove(s.path("client.pem"))) }, "client-certificate"},
 		{"no root directory", func(_ *site, c *Config) { c.RootDir = "" }, "--root-dir"},
 		{"bad server", func(_ *site, c *Config) { c.Servers = []string{"http://10.0.0.1"} }, "--server-addr"},
+		{"bad retention", func(_ *site, c *Config) { c.Retention = time.Second }, "--retention 1s"},
+		{"a store too small", func(_ *site, c *Config) { c.MaxBytes = 1 << 20 }, "--store-max-bytes 1048576"},
 		{"bad mode", func(_ *site, c *Config) { c.LBMode = "random" }, "--lb-mode"},
 		{"bad address", func(_ *site, c *Config) { c.BindAddress = "here" }, "--bind-address"},
 		{"an address of everybody's", func(_ *site, c *Config) { c.BindAddress = "0.0.0.0" }, "loopback only"},

@@ -61,6 +61,9 @@ type meta struct {
 	// Withdrawn: the API server's last word was a refusal. It outlives a
 	// restart, so that nobody reads in the dark what was taken from him.
 	Withdrawn bool `json:"withdrawn,omitempty"`
+	// Idle is for how many hours nobody had used the collection when that was
+	// last written down.
+	Idle int `json:"idle,omitempty"`
 }
 
 // Collection is the replica of one list+watch.
@@ -153,7 +156,7 @@ func newCollection(key Key, table *store.Table, set *Set) *Collection {
 		c.log.Error("what the store says of the collection can't be read, it is listed anew", "error", err)
 		return c
 	}
-	c.meta = &m
+	c.meta, c.unmissed = &m, m.Idle
 	if m.Withdrawn {
 		// Whoever asks makes the feed ask again: these words reach nobody.
 		c.denied, c.mustList = &DeniedError{Code: http.StatusForbidden}, true
@@ -422,36 +425,6 @@ func (c *Collection) park() bool {
 	c.running, c.phase, c.since = false, Parked, time.Now()
 	c.lapsed, c.mustList = true, true
 	return true
-}
-
-// leave counts the times that it was called without a use between them, and
-// tells whether these are enough to forget the collection. Then it is not used
-// until left is called.
-func (c *Collection) leave() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	keep := forgetAfter
-	if c.meta == nil || c.denied != nil {
-		keep = 1 // it holds nothing, or nothing that anybody may read
-	}
-	if c.running || c.leaving != nil || c.watchers > 0 || c.waiting > 0 {
-		return false
-	}
-	if c.unmissed++; c.unmissed < keep {
-		return false
-	}
-	c.leaving = make(chan struct{})
-	return true
-}
-
-// left lets those go on who wait for the end of leave.
-func (c *Collection) left(gone bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	close(c.leaving)
-	if !gone {
-		c.leaving = nil
-	}
 }
 
 // State is a collection as /status shows it.

@@ -224,7 +224,7 @@ func TestForgottenIsMadeAnew(t *testing.T) {
 		forgetter.Go(func() {
 			for ctx.Err() == nil {
 				for _, c := range w.set.All() {
-					if c.leave() {
+					if c.leave(24) {
 						w.set.forget(c)
 						forgotten++
 					}

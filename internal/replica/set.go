@@ -48,11 +48,6 @@ const (
 	// defaultLinger is how long a feed goes on after its last client: a client
 	// that restarts finds its collection as fresh as it left it.
 	defaultLinger = 15 * time.Minute
-
-	// A collection is forgotten when nobody has missed it for a day in which
-	// the cloud was there: hours in the dark don't count.
-	forgetAfter    = 24 // intervals
-	forgetInterval = time.Hour
 )
 
 // Set is all collections of the node.
@@ -65,6 +60,8 @@ type Set struct {
 
 	overlay *overlay.Overlay // nil: none
 	node    string           // whose pods it is about
+
+	retention Retention
 
 	turns  turns
 	starts chan func(context.Context)
@@ -164,40 +161,6 @@ func (s *Set) Use(key Key, cred credential.Credential, startAt uint64) (*Collect
 			<-leaving // for as long as one commit takes
 		}
 	}
-}
-
-// forgetAll drops what nobody has asked for in a long time, now and then.
-func (s *Set) forgetAll(ctx context.Context) {
-	tick := time.NewTicker(forgetInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-		for _, c := range s.All() {
-			if s.up.Link().State != upstream.Up || ctx.Err() != nil {
-				break
-			}
-			if c.leave() {
-				s.forget(c)
-			}
-		}
-	}
-}
-
-func (s *Set) forget(c *Collection) {
-	// It ends with the store, not with ctx: the outcome must be known.
-	err := s.store.Drop(context.Background(), c.table.Name())
-	if err != nil {
-		s.log.Warn("a collection that nobody uses could not be dropped", "collection", c.Key.String(), "error", err)
-	} else {
-		s.mu.Lock()
-		delete(s.collections, c.Key)
-		s.mu.Unlock()
-	}
-	c.left(err == nil)
 }
 
 // listAllAgain makes every other collection be listed again.
