@@ -135,7 +135,7 @@ func TestBrokenConnectionIsNotAnOutage(t *testing.T) {
 		changed := p.Changed()
 		c.CloseClientConnections()
 		_, _ = get(t.Context(), p, "/name", credential.Credential{}) // is repeated, but the next connection may have broken as well
-		eventually(t, time.Second, "an answer", func() bool { return who(t, p) == c.Listener.Addr().String() })
+		eventually(t, patience, "an answer", func() bool { return who(t, p) == c.Listener.Addr().String() })
 		select {
 		case <-changed:
 			t.Fatalf("the link changed: %+v", p.Link())
@@ -207,19 +207,24 @@ func TestQuietWhileWell(t *testing.T) {
 	c := newCloud(t)
 	p, _ := newPool(t, c)
 	waitState(t, p, Up, patience)
-	time.Sleep(100 * time.Millisecond)
-	before := c.probes.Load()
-	time.Sleep(2*probeInterval + 500*time.Millisecond)
-	if asked := c.probes.Load() - before; asked != 0 {
+	asked := int32(1)
+	for try := 0; asked != 0 && try < 5; try++ { // a machine too busy to answer pings is a doubt
+		time.Sleep(100 * time.Millisecond)
+		before := c.probes.Load()
+		time.Sleep(2*probeInterval + 500*time.Millisecond)
+		asked = c.probes.Load() - before
+	}
+	if asked != 0 {
 		t.Errorf("%d probes of a server that is well", asked)
 	}
 	c.ready.Store(false)
 	p.Suspect()
 	waitState(t, p, Down, patience)
-	before = c.probes.Load()
+	before := c.probes.Load()
 	start := time.Now()
 	time.Sleep(3 * probeInterval)
-	asked, slept := c.probes.Load()-before, time.Since(start)
+	asked = c.probes.Load() - before
+	slept := time.Since(start)
 	if int64(asked) > int64(slept/probeInterval)+2 {
 		t.Errorf("%d probes in %v while down", asked, slept)
 	}

@@ -315,6 +315,9 @@ func (p *Pool) probe(ctx context.Context, s *server) {
 	probeCtx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	err := p.ask(probeCtx, s)
+	if err != nil && probeCtx.Err() == nil && !unreachable(err) && !errors.Is(err, errNotReady) {
+		err = p.ask(probeCtx, s) // the connection broke, as any may: the next one tells
+	}
 	if err == nil || ctx.Err() != nil {
 		return
 	}
