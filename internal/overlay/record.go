@@ -94,12 +94,16 @@ func (e *entry) digest() error {
 	return nil
 }
 
-// with returns the entry with another life. A lifted one has nothing left but the note that it was there.
+// with returns the entry with another life. A lifted one has nothing left but the note that it was there. In the dark no object
+// has caught up: what the cloud makes of the silence is newer than what it had understood before.
 func (e *entry) with(l life) *entry {
 	next := *e
 	next.life = l
-	if l.state == Lifted && e.state != Lifted {
+	switch {
+	case l.state == Lifted && e.state != Lifted:
 		next.status, next.facts, next.caughtUp, next.saved = nil, facts{}, nil, e.volatile
+	case l.state == Dark:
+		next.caughtUp = nil
 	}
 	return &next
 }
