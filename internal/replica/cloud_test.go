@@ -96,7 +96,7 @@ func (c *cloud) WaitUp(ctx context.Context) error {
 func (c *cloud) set(state upstream.State) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.link.State = state
+	c.link = upstream.Link{State: state, Since: time.Now()}
 	close(c.changed)
 	c.changed = make(chan struct{})
 	c.breakStreams(errors.New("connection lost"))

@@ -309,6 +309,7 @@ func (c *Collection) await() (done func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.waiting++
+	c.signalLocked()
 	return func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()

@@ -23,10 +23,6 @@ const (
 	// be more generous.
 	maxObject = 16 << 20
 
-	// returnJitter spreads the feeds of a node, and of all nodes, when the
-	// link returns.
-	returnJitter = time.Second
-
 	retryBase = 500 * time.Millisecond
 	retryCap  = 30 * time.Second
 
@@ -117,15 +113,8 @@ func (f *follower) round(ctx context.Context) error {
 	if f.park() {
 		return errParked
 	}
-	wasDown := f.set.down()
-	if err := f.set.up.WaitUp(ctx); err != nil {
+	if err := f.awaitLink(ctx); err != nil {
 		return err
-	}
-	if wasDown {
-		f.retry.Reset()
-		if err := backoff.Sleep(ctx, f.set.spread(returnJitter)); err != nil {
-			return err
-		}
 	}
 	f.used = f.credential()
 	if f.needsList() {

@@ -132,7 +132,7 @@ func TestFrozenWhileCut(t *testing.T) {
 			}
 		}
 		w.cloud.set(upstream.Up)
-		time.Sleep(5 * time.Second)
+		time.Sleep(returnLate)
 		if got, want := w.list(false), w.cloud.text(); got != want {
 			t.Errorf("after the return a list has\n%s, the cloud has\n%s", got, want)
 		}

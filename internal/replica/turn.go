@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"yurt/internal/upstream"
 )
 
 const (
@@ -19,6 +21,51 @@ const (
 	// wait for it any more: one API that hangs must not hold up the rest.
 	turnPatience = 5 * time.Second
 )
+
+const (
+	// When the link returns it often does for many nodes. What each runs (its
+	// pods) it wants to know within returnSoon; all else is asked for within a
+	// part of the outage: who has been without news for minutes does not suffer
+	// from half a minute more, and an API server suffers from all collections of
+	// all nodes within a second. client-go takes a minute.
+	returnSoon = time.Second
+	returnPart = 8
+	returnLate = 30 * time.Second
+)
+
+// returnSpread is the time over which the feeds of this collection, on all nodes,
+// ask again after an outage.
+func returnSpread(k Key, outage time.Duration) time.Duration {
+	if k.Identity.IsNode() && k.Resource.Resource == "pods" {
+		return returnSoon
+	}
+	return min(max(outage/returnPart, returnSoon), returnLate)
+}
+
+// awaitLink waits for the link. After an outage it waits for a time of its own,
+// unless a client waits for this collection.
+func (f *follower) awaitLink(ctx context.Context) error {
+	before := f.set.up.Link()
+	if err := f.set.up.WaitUp(ctx); err != nil {
+		return err
+	}
+	if before.State != upstream.Down {
+		return nil
+	}
+	f.retry.Reset()
+	spread := returnSpread(f.Key, time.Since(before.Since))
+	pause, cancel := context.WithTimeout(ctx, f.set.spread(spread))
+	defer cancel()
+	_ = f.wait(pause, func() (bool, error) { return f.awaited(), nil }) // its only error is the end of the pause
+	return context.Cause(ctx)
+}
+
+// awaited tells whether a client waits for the feed.
+func (c *Collection) awaited() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.waiting > 0
+}
 
 // errand is what a feed wants to ask the cloud for.
 type errand struct {

@@ -46,6 +46,30 @@ func TestNext(t *testing.T) {
 	}
 }
 
+// TestReturnSpread: the longer the outage, the more the nodes' requests are spread.
+func TestReturnSpread(t *testing.T) {
+	t.Parallel()
+	pods := shop
+	pods.Resource.Resource = "pods"
+	others := pods
+	others.Identity.Name = "someone"
+	for _, tc := range []struct {
+		key    Key
+		outage time.Duration
+		want   time.Duration
+	}{
+		{shop, time.Second, time.Second},
+		{shop, time.Minute, 7500 * time.Millisecond},
+		{shop, time.Hour, 30 * time.Second},
+		{pods, time.Hour, time.Second},
+		{others, time.Hour, 30 * time.Second},
+	} {
+		if got := returnSpread(tc.key, tc.outage); got != tc.want {
+			t.Errorf("%s after %s: %s, want %s", tc.key, tc.outage, got, tc.want)
+		}
+	}
+}
+
 // TestTurns: many ask at the same time, some give up, some answers come to a
 // stop; each gets its turn, and nothing is left behind.
 func TestTurns(t *testing.T) {
