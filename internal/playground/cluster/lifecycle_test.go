@@ -108,7 +108,7 @@ func TestDeadOwner(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait() // killed
-	waitFor(t, 10*time.Second, "the end of its machines", func() error {
+	waitFor(t, 30*time.Second, "the end of its machines", func() error {
 		if ids := machine.Running("yurt." + name + "."); len(ids) > 0 {
 			return fmt.Errorf("%v run", ids)
 		}
