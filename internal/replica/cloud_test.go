@@ -61,7 +61,7 @@ type cloudEvent struct {
 
 func newCloud() *cloud {
 	return &cloud{
-		link: upstream.Link{State: upstream.Up}, changed: make(chan struct{}),
+		link: upstream.Link{State: upstream.Up, Since: time.Now()}, changed: make(chan struct{}),
 		revision: 100, floor: 100, objects: map[string]object{}, streams: map[*io.PipeWriter]struct{}{}, wake: make(chan struct{}), mime: "application/json",
 	}
 }
@@ -173,6 +173,9 @@ func (c *cloud) RoundTrip(r *http.Request, cred credential.Credential) (*http.Re
 	if c.body != "" {
 		return c.answer(http.StatusOK, c.mime, []byte(c.body)), nil
 	}
+	if version, err := strconv.ParseUint(o.ResourceVersion, 10, 64); err == nil && version > c.revision {
+		return c.answer(http.StatusGatewayTimeout, "application/json", []byte(tooLargeBody)), nil
+	}
 	return c.list(), nil
 }
 
@@ -195,6 +198,10 @@ func (c *cloud) answer(code int, contentType string, body []byte) *http.Response
 func statusBody(code int, reason string) []byte {
 	return fmt.Appendf(nil, `{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"no","reason":%q,"code":%d}`, reason, code)
 }
+
+// tooLargeBody is what the API server says about a version that is yet to come.
+const tooLargeBody = `{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"Too large resource version","reason":"Timeout",` +
+	`"details":{"causes":[{"reason":"ResourceVersionTooLarge","message":"Too large resource version"}]},"code":504}`
 
 func (c *cloud) list() *http.Response {
 	var b bytes.Buffer

@@ -107,6 +107,9 @@ type Collection struct {
 	doubt error
 	// mustList: the feed can't go on from the replica's revision.
 	mustList bool
+	// anew: the cloud has gone back in time, and what clients know of the
+	// collection means nothing.
+	anew bool
 	// lapsed: the cloud has not been followed since the hub's start, or since
 	// the feed was parked.
 	lapsed    bool
@@ -405,6 +408,12 @@ func (c *Collection) listAgain(reason error) {
 	if interrupt != nil {
 		interrupt(fmt.Errorf("%w: %w", errExpired, reason))
 	}
+}
+
+func (c *Collection) beginsAnew() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.anew
 }
 
 // Denied returns the API server's refusal, if the last word on this collection

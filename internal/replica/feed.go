@@ -239,6 +239,10 @@ func (f *follower) awaitUse(ctx context.Context) error {
 
 // get asks the API server for the collection with further parameters.
 func (c *Collection) get(ctx context.Context, query url.Values, watch bool) (*http.Response, error) {
+	return c.getAs(ctx, c.Representation, query, watch)
+}
+
+func (c *Collection) getAs(ctx context.Context, representation wire.Representation, query url.Values, watch bool) (*http.Response, error) {
 	for name, values := range c.selectors() {
 		query[name] = values
 	}
@@ -247,7 +251,7 @@ func (c *Collection) get(ctx context.Context, query url.Values, watch bool) (*ht
 	if err != nil {
 		return nil, err
 	}
-	accept := c.Representation.Accept(!watch)
+	accept := representation.Accept(!watch)
 	r.Header.Set("Accept", accept)
 	r.Header.Set("User-Agent", userAgent)
 	resp, err := c.set.up.RoundTrip(r, c.credential())
@@ -345,6 +349,9 @@ func (f *follower) watch(ctx context.Context) (err error) {
 	defer turn.done()
 	silence := time.AfterFunc(answerPatience, func() { cancel(errSilent) })
 	defer silence.Stop()
+	if err := f.checkHistory(ctx); err != nil {
+		return err
+	}
 	// Spread the ends of watches, as client-go does.
 	lasts := 300*time.Second + f.set.spread(300*time.Second)
 	resp, err := f.get(ctx, url.Values{

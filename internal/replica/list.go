@@ -156,7 +156,7 @@ func (c *Collection) swap(ctx context.Context, in *incoming) error {
 	before := c.table.Revision()
 	old, populated := c.current()
 	swap := in.stage.Swap
-	if in.revision < before || populated && old.Encoding != in.meta.Encoding {
+	if c.beginsAnew() || in.revision < before || populated && old.Encoding != in.meta.Encoding {
 		// Running watches end with 410, and their clients list again: what
 		// they know means nothing any more, or would go on in another encoding.
 		swap = in.stage.Reset
@@ -167,9 +167,10 @@ func (c *Collection) swap(ctx context.Context, in *incoming) error {
 	}
 	c.queued, c.bookmark = in.revision, in.revision
 	c.update(func() {
-		c.meta, c.denied, c.recheck, c.doubt, c.mustList, c.lapsed = &in.meta, nil, false, nil, false, false
+		c.meta, c.denied, c.recheck, c.doubt, c.mustList, c.lapsed, c.anew = &in.meta, nil, false, nil, false, false, false
 	})
 	c.noteListed(in.began)
+	c.noteHistory(in.revision)
 	if in.revision < before {
 		c.wentBack(before, in.revision)
 	}
@@ -190,7 +191,7 @@ func (c *Collection) wentBack(before, revision uint64) {
 	c.log.Error("the API server has gone back in time, the replica starts anew; clients that cache objects (kubelet) may need a restart",
 		"replica", before, "server", revision)
 	if c.Resource.Group == "" {
-		c.set.listAllAgain(c, errAhead)
+		c.set.beginAnew(c)
 	}
 }
 

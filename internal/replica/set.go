@@ -63,6 +63,8 @@ type Set struct {
 
 	retention Retention
 
+	history history
+
 	turns  turns
 	starts chan func(context.Context)
 	ended  chan struct{} // Run has
@@ -159,15 +161,6 @@ func (s *Set) Use(key Key, cred credential.Credential, startAt uint64) (*Collect
 		c.mu.Unlock()
 		if leaving != nil {
 			<-leaving // for as long as one commit takes
-		}
-	}
-}
-
-// listAllAgain makes every other collection be listed again.
-func (s *Set) listAllAgain(except *Collection, reason error) {
-	for _, c := range s.All() {
-		if c != except {
-			c.listAgain(reason)
 		}
 	}
 }

@@ -140,7 +140,7 @@ func (s *site) checkCaughtUp(t *testing.T, healed time.Time, revision uint64, ma
 	requests, err := s.AuditSince(mark)
 	must(t, err)
 	for _, r := range requests {
-		if r.UserAgent == "yurthub" && r.Verb == "list" {
+		if r.UserAgent == "yurthub" && r.Verb == "list" && !strings.Contains(r.RequestURI, "limit=1&") { // whether history goes on
 			t.Errorf("the hub listed after the heal: %s", r.RequestURI)
 		}
 	}
