@@ -31,6 +31,7 @@ func TestDarkNodesKeepTheirPods(t *testing.T) {
 		pods[node], containers[node] = s.homes(t, node), s.containers(t, node)
 	}
 	troubled := s.trouble(t)
+	s.bereave(t)
 	begun := time.Now()
 	since := s.cut(t)
 	keeps := func(nodes ...string) {
@@ -65,6 +66,7 @@ func TestDarkNodesKeepTheirPods(t *testing.T) {
 	t.Run("unready", s.keepsOnlyTheReady)
 	t.Run("static", s.keepsStaticPods)
 	t.Run("counted as healthy", s.countsAsHealthy)
+	t.Run("deleted", s.isBereft)
 	t.Run("shown", s.showsTheOutage)
 	troubled.remove(t)
 

@@ -19,9 +19,6 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// hollow is a node of which there is an object only.
-const hollow = "hollow"
-
 // A remover is something that takes the pods of an autonomous node away.
 type remover struct {
 	name   string
@@ -32,7 +29,8 @@ type remover struct {
 }
 
 // TestNotProtectedAgainst states what removes the pods of an autonomous node all the same: whatever is somebody's decision, and not a
-// conclusion from silence. Each pod is protected before it is removed.
+// conclusion from silence. Each pod is protected before it is removed. (Deletion of the node takes the stock controllers a minute, so it
+// is a part of TestDarkNodesKeepTheirPods, which has the time.)
 func TestNotProtectedAgainst(t *testing.T) {
 	s := begin(t)
 	taint := func(key string) func(context.Context, string) error {
@@ -58,9 +56,6 @@ func TestNotProtectedAgainst(t *testing.T) {
 				return s.client.AppsV1().Deployments(namespace).Delete(ctx, app, metav1.DeleteOptions{PropagationPolicy: ptr.To(metav1.DeletePropagationBackground)})
 			}},
 			{name: "preemption", app: "preempted", node: bare, make: s.deployGreedy, remove: s.preempt},
-			{name: "deletion of the node", app: "bereft", node: hollow, make: s.runOnHollow, remove: func(ctx context.Context, _ string) error {
-				return s.client.CoreV1().Nodes().Delete(ctx, hollow, metav1.DeleteOptions{})
-			}},
 		} {
 			t.Run(r.name, func(t *testing.T) {
 				t.Parallel()
@@ -91,7 +86,7 @@ func (s *site) removes(t *testing.T, r remover) {
 	var name string
 	await(t, "the pod is protected", time.Minute, func(context.Context) error {
 		for _, pod := range s.podsOf(t, r.app) {
-			if pod.Spec.NodeName == r.node && tolerates(&pod) && (podReady(&pod) || r.node == hollow) {
+			if pod.Spec.NodeName == r.node && tolerates(&pod) && podReady(&pod) {
 				name = pod.Name
 				return nil
 			}
@@ -99,7 +94,7 @@ func (s *site) removes(t *testing.T, r remover) {
 		return errors.New("it is not")
 	})
 	must(t, r.remove(t.Context(), r.app))
-	await(t, "pod "+name+" is gone", 3*time.Minute, func(ctx context.Context) error {
+	await(t, "pod "+name+" is gone", time.Minute, func(ctx context.Context) error {
 		_, err := s.client.CoreV1().Pods(namespace).Get(ctx, name, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
 			return nil
@@ -113,9 +108,6 @@ func (s *site) clean(ctx context.Context, app string) error {
 	errs := []error{
 		s.client.AppsV1().Deployments(namespace).Delete(ctx, app, metav1.DeleteOptions{}),
 		s.client.CoreV1().Pods(namespace).Delete(ctx, app, metav1.DeleteOptions{}),
-	}
-	if app == "bereft" {
-		errs = append(errs, s.client.CoreV1().Nodes().Delete(ctx, hollow, metav1.DeleteOptions{}))
 	}
 	if app == "preempted" {
 		errs = append(errs,
@@ -185,17 +177,4 @@ func (s *site) preempt(ctx context.Context, _ string) error {
 	pod.Spec.Containers[0].Resources.Requests = requests
 	_, err = s.client.CoreV1().Pods(namespace).Create(ctx, pod, metav1.CreateOptions{})
 	return err
-}
-
-// runOnHollow makes an autonomous node that never was, where no DaemonSet goes, and a pod that is bound to it. The garbage collector
-// of pods removes it about a minute after the node.
-func (s *site) runOnHollow(ctx context.Context, app, _ string) error {
-	node := &corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: hollow, Annotations: map[string]string{"node.openyurt.io/autonomy-duration": "0"}},
-		Spec:       corev1.NodeSpec{Taints: []corev1.Taint{{Key: "example.com/hollow", Effect: corev1.TaintEffectNoSchedule}}},
-	}
-	if _, err := s.client.CoreV1().Nodes().Create(ctx, node, metav1.CreateOptions{}); err != nil {
-		return err
-	}
-	return s.run(ctx, app, hollow, nil)
 }

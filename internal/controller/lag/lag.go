@@ -4,14 +4,16 @@
 // once. Until it has caught up, each look at a node sees the same pods as before, and would write again what is written already. Such a
 // write changes nothing, for it names the version that it is based on; but the API server has to refuse it.
 //
-// It guarantees that a version is written to once, and forgets versions as soon as there is nothing more to write. It never reads a
-// cache and never writes.
+// It guarantees that a version is written to once, unless the write fails, and forgets versions as soon as there is nothing more to
+// write. It never reads a cache, and what is written is not its business.
 package lag
 
 import (
+	"errors"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -22,39 +24,44 @@ type Writes struct {
 
 type versions map[types.UID]string
 
-// Round begins a look at a node. There is only one at a time for each node, and it is followed by End.
-func (w *Writes) Round(node string) *Round {
-	r := &Round{writes: w, node: node, now: versions{}}
-	if before, ok := w.nodes.Load(node); ok {
-		r.before = before.(versions)
-	}
-	return r
+// A Change is to be written about a pod as the cache has it. Write returns the version that the pod has then; it is refused as a
+// conflict if the pod has another version than this one.
+type Change struct {
+	Pod   *corev1.Pod
+	Write func() (version string, err error)
 }
 
-// A Round is one look at the pods of a node, with what is to be written about them.
-type Round struct {
-	writes      *Writes
-	node        string
-	before, now versions
-}
-
-// Old tells whether the version of a pod was written to before, so that the next one has to be waited for.
-func (r *Round) Old(pod *corev1.Pod) bool {
-	if r.before[pod.UID] != pod.ResourceVersion {
-		return false
+// Carry carries out the changes of one node's pods, all that there are, and tells whether the cache is behind, so that the node is to
+// be looked at again soon. Versions that are no longer among the changes are forgotten. There is one call at a time for each node.
+func (w *Writes) Carry(node string, changes []Change) (behind bool, err error) {
+	var before versions
+	if kept, ok := w.nodes.Load(node); ok {
+		before = kept.(versions)
 	}
-	r.now[pod.UID] = pod.ResourceVersion
-	return true
-}
-
-// Wrote says that there is another version of a pod now than this one.
-func (r *Round) Wrote(pod *corev1.Pod) { r.now[pod.UID] = pod.ResourceVersion }
-
-// End remembers what was found in this round, and forgets the rest.
-func (r *Round) End() {
-	if len(r.now) == 0 {
-		r.writes.nodes.Delete(r.node)
-		return
+	now := versions{}
+	var errs []error
+	for _, c := range changes {
+		based := c.Pod.ResourceVersion
+		if before[c.Pod.UID] == based {
+			now[c.Pod.UID] = based
+			behind = true
+			continue
+		}
+		version, err := c.Write()
+		switch {
+		case apierrors.IsConflict(err) || apierrors.IsNotFound(err):
+			now[c.Pod.UID] = based
+			behind = true
+		case err != nil:
+			errs = append(errs, err)
+		case version != based: // else somebody undoes at once what is written, and there will be no other version to wait for
+			now[c.Pod.UID] = based
+		}
 	}
-	r.writes.nodes.Store(r.node, r.now)
+	if len(now) == 0 {
+		w.nodes.Delete(node)
+	} else {
+		w.nodes.Store(node, now)
+	}
+	return behind, errors.Join(errs...)
 }

@@ -3,7 +3,6 @@ package nodeautonomy
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -36,7 +35,8 @@ const (
 	conflictDelay = 100 * time.Millisecond
 )
 
-// Reconciler carries out what decide says, one node at a time. It keeps nothing of its own but what it has just written.
+// Reconciler carries out what decide says, one node at a time. It keeps nothing of its own but what it has just
+// written.
 type Reconciler struct {
 	client  client.Client
 	events  events.EventRecorder
@@ -116,7 +116,11 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	if !p.next.IsZero() {
 		result.RequeueAfter = max(p.next.Sub(now), time.Millisecond)
 	}
-	behind, err := r.changePods(ctx, &node, p.pods)
+	changes := make([]lag.Change, len(p.pods))
+	for i, c := range p.pods {
+		changes[i] = lag.Change{Pod: c.pod, Write: func() (string, error) { return r.changePod(ctx, c) }}
+	}
+	behind, err := r.writes.Carry(node.Name, changes)
 	if err == nil && p.condition != nil {
 		err = r.show(ctx, &node, p)
 		if apierrors.IsConflict(err) {
@@ -127,30 +131,6 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		result.RequeueAfter = conflictDelay
 	}
 	return result, err
-}
-
-// changePods carries out changes of pods, and tells whether it has to wait for the cache to catch up.
-func (r *Reconciler) changePods(ctx context.Context, node *corev1.Node, changes []podChange) (behind bool, err error) {
-	round := r.writes.Round(node.Name)
-	defer round.End()
-	var errs []error
-	for _, change := range changes {
-		if round.Old(change.pod) {
-			behind = true
-			continue
-		}
-		version, err := r.changePod(ctx, change)
-		switch {
-		case apierrors.IsConflict(err) || apierrors.IsNotFound(err):
-			round.Wrote(change.pod)
-			behind = true
-		case err != nil:
-			errs = append(errs, err)
-		case version != change.pod.ResourceVersion: // else somebody undoes at once what is written
-			round.Wrote(change.pod)
-		}
-	}
-	return behind, errors.Join(errs...)
 }
 
 // changePod writes a pod's tolerance and returns the version that the pod has now. The resource version keeps it from being based on
