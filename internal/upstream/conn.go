@@ -28,9 +28,11 @@ const (
 	// for their own sake.
 	quietPingAfter = 30 * time.Second
 
-	dialTimeout      = 10 * time.Second
-	handshakeTimeout = 10 * time.Second
-	keepAlive        = 30 * time.Second
+	// connectTimeout is how long it may take to connect and shake hands: less than
+	// a client waits for an answer, and enough for a round trip of 2 s.
+	connectTimeout = 8 * time.Second
+	lookupTimeout  = 2 * time.Second
+	keepAlive      = 30 * time.Second
 )
 
 // errSilent: pings are not answered.
@@ -66,7 +68,7 @@ type kind struct {
 
 // dial connects to a server and shakes hands.
 func (p *Pool) dial(ctx context.Context, s *server, k kind, network, address string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout+handshakeTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, connectTimeout, errConnect)
 	defer cancel()
 	raw, err := s.connect(ctx, network, address)
 	if err != nil {
@@ -83,11 +85,9 @@ func (p *Pool) dial(ctx context.Context, s *server, k kind, network, address str
 		config.ServerName = host
 	}
 	secure := tls.Client(c, config)
-	handshake, cancel := context.WithTimeoutCause(ctx, handshakeTimeout, errHandshake)
-	defer cancel()
-	if err := secure.HandshakeContext(handshake); err != nil {
+	if err := secure.HandshakeContext(ctx); err != nil {
 		_ = raw.Close()
-		cause := context.Cause(handshake)
+		cause := context.Cause(ctx)
 		if cause != nil {
 			err = cause
 		}
@@ -104,22 +104,32 @@ func (p *Pool) dial(ctx context.Context, s *server, k kind, network, address str
 	return secure, nil
 }
 
-var errHandshake = errors.New("TLS handshake timeout")
+var errConnect = errors.New("connecting took too long")
 
 // connect falls back on the address that the server had when its name can't be
 // looked up: the certificate tells whether it still is the one.
 func (s *server) connect(ctx context.Context, network, address string) (net.Conn, error) {
-	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: keepAlive}
-	c, err := dialer.DialContext(ctx, network, address)
-	var unnamed *net.DNSError
-	if last := s.lastAddress(); errors.As(err, &unnamed) && last != "" {
-		c, err = dialer.DialContext(ctx, network, last)
+	if last := s.lastAddress(); last != "" && !resolves(ctx, address) {
+		address = last
 	}
+	c, err := (&net.Dialer{KeepAlive: keepAlive}).DialContext(ctx, network, address)
 	if err != nil {
 		return nil, err
 	}
 	s.noteAddress(c.RemoteAddr().String())
 	return c, nil
+}
+
+// resolves tells whether the name in an address can be looked up.
+func resolves(ctx context.Context, address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil || net.ParseIP(host) != nil {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	defer cancel()
+	_, err = net.DefaultResolver.LookupHost(ctx, host)
+	return err == nil
 }
 
 // listen is called when nothing has come on a connection for a while. The
