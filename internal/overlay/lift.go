@@ -46,14 +46,17 @@ const (
 // life is what decides whether an entry shows. Its methods return the life that follows from an event; none has other effects.
 type life struct {
 	state State
-	// assumed: the kubelet has written nothing, and the entry is the pod as it was when the link went. It never shows in the
-	// pod, and in endpoints it holds off what the cloud concludes from the silence: that all pods of the node are not ready.
+	// assumed: the cloud knew all this when the link went. In endpoints the entry holds off what the cloud concludes from the
+	// silence since then: that all pods of the node are not ready.
 	assumed bool
 	// version is the pod's resourceVersion in the answer to the kubelet's report: from there on the cloud knows. It is 0
 	// before a report, and when a report was only concluded from the pod being as the kubelet had it.
 	version uint64
 	since   time.Time // when Reported, Lifted or the Healed of an assumed one began
 }
+
+// onlyAssumed: nothing of the entry is the kubelet's word. It is what the node's replica had at the cut.
+func (l life) onlyAssumed() bool { return l.assumed && l.version == 0 }
 
 // patched follows a status write that the cloud has not seen.
 func (l life) patched(dark bool) life {
@@ -63,23 +66,26 @@ func (l life) patched(dark bool) life {
 	return life{state: Healed}
 }
 
-// cut follows the loss of the link. What was reported stays so: the pod's own version tells whether the cloud's word is newer.
+// cut follows the loss of the link. The cloud will judge the silence: what it had been told is an assumption from here on.
 func (l life) cut() life {
-	if l.state == Lifted {
+	switch l.state {
+	case Lifted:
 		return l
+	case Reported:
+		return life{state: Dark, assumed: true, version: l.version}
 	}
-	return life{state: Dark, version: l.version, assumed: l.assumed}
+	return life{state: Dark, assumed: l.assumed, version: l.version}
 }
 
-// heal follows the return of the link. A kubelet that has reported before will not do it again; the slices get their time anew.
+// heal follows the return of the link. Of what is assumed the kubelet reports again what the cloud has come to see differently.
 func (l life) heal(now time.Time) life {
 	switch {
 	case l.state != Dark:
 		return l
+	case l.assumed:
+		return life{state: Healed, assumed: true, version: l.version, since: now}
 	case l.version > 0:
 		return life{state: Reported, version: l.version, since: now}
-	case l.assumed:
-		return life{state: Healed, assumed: true, since: now}
 	}
 	return life{state: Healed}
 }
@@ -142,7 +148,10 @@ func (l life) expire(now time.Time) (next life, forget bool) {
 
 // overPod reports whether the entry shows in its pod, of which the cloud's word is at this version.
 func (l life) overPod(version uint64) bool {
-	return l.state == Dark && !l.assumed && (l.version == 0 || version < l.version)
+	if l.version > 0 {
+		return l.state == Dark && version < l.version
+	}
+	return l.state == Dark && !l.assumed
 }
 
 // overEndpoint reports whether the entry shows in endpoints at all.

@@ -238,7 +238,7 @@ func (o *Overlay) applyEndpoints(s *state, at object, enc wire.Encoding, item []
 	own := sync.OnceValue(func() bool { return at.kind == Endpoints || c.managedByKubernetes(item) })
 	return o.show(c, at, item, s.hasUID, func(t target) (facts, bool) {
 		e, ok := s.entries[t.Key]
-		if !ok || e.uid != t.uid || !e.overEndpoint() || e.assumed && !own() {
+		if !ok || e.uid != t.uid || !e.overEndpoint() || e.onlyAssumed() && !own() {
 			return facts{}, false
 		}
 		if caughtUp, ok := e.caughtUp[at]; ok && atVersion.of(c, enc, item) >= caughtUp {

@@ -71,7 +71,7 @@ func unmarshalEntry(b []byte, now time.Time) (*entry, error) {
 		case entryWhen:
 			e.when = time.Unix(0, int64(number))
 		case entryVersion:
-			e.version = number
+			e.version, e.assumed = number, number > 0
 		case entryLifted:
 			if protowire.DecodeBool(number) {
 				e.life = life{state: Lifted, since: now}

@@ -189,13 +189,14 @@ func (o *Overlay) Heal() {
 	})
 }
 
-// each gives every entry its next life, and shows those whose state changes. One that is assumed looks the same before and after.
+// each gives every entry its next life, and shows those whose state changes. One that is only assumed looks the same before and
+// after.
 func (t *transition) each(next func(life) life) {
 	for key, e := range t.entries {
 		l := next(e.life)
 		switch {
 		case l.state == e.state:
-		case l.assumed:
+		case l.onlyAssumed():
 			t.entries[key] = e.with(l)
 		default:
 			t.show(key, e.with(l))
