@@ -17,7 +17,9 @@ import (
 func dark(now time.Time) adminapi.Status {
 	return adminapi.Status{
 		Version: "v1", Node: "edge", StartedAt: now.Add(-50 * time.Hour),
-		Link:    adminapi.Link{State: "down", Since: now.Add(-12 * time.Minute), Reason: "no route to host", BytesRead: 3 << 20, BytesWritten: 2048},
+		Link: adminapi.Link{State: "down", Since: now.Add(-12 * time.Minute), Reason: "no route to host", BytesRead: 3 << 20, BytesWritten: 2048, Servers: []adminapi.Server{
+			{Address: "https://10.0.0.1:6443", Health: "down", Faults: 0.5, LatencyMilliseconds: 12.4}, {Address: "https://10.0.0.2:6443", Health: "not tried yet"},
+		}},
 		Process: adminapi.Process{ResidentBytes: 28 << 20, Goroutines: 33},
 		Store:   adminapi.Store{DiskBytes: 5 << 20, BytesWritten: 9 << 20, Error: "no space left on device"},
 		Journal: adminapi.Journal{Pending: 1, Bytes: 900, Replayed: 17},
@@ -41,6 +43,8 @@ func TestTextInTheDark(t *testing.T) {
 	const want = `yurthub v1 on edge, running for 2d2h
 
 link     down for 12m0s: no route to host; 3.0 MiB read, 2.0 KiB written, TLS included
+         https://10.0.0.1:6443 is down, answers in 12 ms, fails 50 % of the time
+         https://10.0.0.2:6443 is not tried yet
 replica  3 collections, 34 objects; 2 not followed now, as they were up to 12m0s ago; 1 NOT COMPLETE YET
 journal  1 event wait for the link (900 B), 17 replayed, 0 lost
 store    5.0 MiB on disk, 9.0 MiB written

@@ -21,6 +21,9 @@ func writeText(w io.Writer, s adminapi.Status, now time.Time) error {
 	line("yurthub %s on %s, running for %s", s.Version, s.Node, age(s.StartedAt, now))
 	line("")
 	line("link\t%s", describeLink(s.Link, now))
+	for _, server := range s.Link.Servers {
+		line("\t%s", describeServer(server))
+	}
 	line("replica\t%s", describeReplica(s, now))
 	line("journal\t%s wait for the link (%s), %d replayed, %d lost", count(s.Journal.Pending, "event"), size(s.Journal.Bytes), s.Journal.Replayed, s.Journal.Dropped)
 	line("store\t%s on disk, %s written", size(s.Store.DiskBytes), size(s.Store.BytesWritten))
@@ -55,6 +58,17 @@ func describeLink(l adminapi.Link, now time.Time) string {
 		text += ": " + l.Reason
 	}
 	return text + fmt.Sprintf("; %s read, %s written, TLS included", size(l.BytesRead), size(l.BytesWritten))
+}
+
+func describeServer(s adminapi.Server) string {
+	text := s.Address + " is " + s.Health
+	if s.LatencyMilliseconds > 0 {
+		text += fmt.Sprintf(", answers in %.0f ms", s.LatencyMilliseconds)
+	}
+	if s.Faults >= 0.01 {
+		text += fmt.Sprintf(", fails %.0f %% of the time", 100*s.Faults)
+	}
+	return text
 }
 
 // describeReplica says how many collections there are, and how old the oldest is

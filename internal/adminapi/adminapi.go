@@ -49,6 +49,15 @@ type Link struct {
 	Reason       string    `json:"reason,omitempty"` // why it is not up
 	BytesRead    int64     `json:"bytesRead"`        // from API servers, TLS included
 	BytesWritten int64     `json:"bytesWritten"`
+	Servers      []Server  `json:"servers"` // in the order of their priority
+}
+
+// Server is one API server.
+type Server struct {
+	Address             string  `json:"address"`
+	Health              string  `json:"health"` // "up", "in doubt", "down" or "not tried yet"
+	Faults              float64 `json:"faults"` // the share of its newest answers that were its own fault
+	LatencyMilliseconds float64 `json:"latencyMilliseconds,omitempty"`
 }
 
 // Process is what the hub takes of the machine.

@@ -335,6 +335,9 @@ func TestAdmin(t *testing.T) {
 	if status.Version != "test" || status.Node != "edge" || status.Link.State != "up" || status.Process.ResidentBytes == 0 || status.Store.Records == 0 {
 		t.Errorf("status: %+v", status)
 	}
+	if servers := status.Link.Servers; len(servers) != 1 || servers[0].Health != "up" || servers[0].Address != s.api.URL {
+		t.Errorf("servers: %+v", servers)
+	}
 	for side, rows := range map[string][]adminapi.Traffic{"clients": status.Clients, "upstream": status.Upstream} {
 		if len(rows) != 1 || rows[0].Client != "node" || rows[0].Resource != "configmaps" || rows[0].Sent+rows[0].Received < 100 {
 			t.Errorf("traffic of %s: %+v", side, rows)

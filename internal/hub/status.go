@@ -33,6 +33,11 @@ func (h *Hub) Status() adminapi.Status {
 		Answers:     h.answers.Len(),
 		Collections: []adminapi.Collection{}, // none is [], not null
 	}
+	for _, server := range h.pool.Servers() {
+		status.Link.Servers = append(status.Link.Servers, adminapi.Server{
+			Address: server.Address, Health: server.Health, Faults: server.Faults, LatencyMilliseconds: float64(server.Latency.Microseconds()) / 1000,
+		})
+	}
 	status.Upstream, status.Clients = trafficOf(h.pool.Traffic().Totals()), trafficOf(h.metrics.Traffic())
 	if st.LastError != nil {
 		status.Store.Error = st.LastError.Error()

@@ -52,6 +52,29 @@ const (
 	failing        // not used, probed
 )
 
+func (h health) String() string {
+	return [...]string{"not tried yet", "up", "in doubt", "down"}[h]
+}
+
+// ServerState is one API server as /status shows it.
+type ServerState struct {
+	Address string
+	Health  string
+	Faults  float64       // the share of its answers that were its own fault, newer ones first
+	Latency time.Duration // of probes; 0: not known
+}
+
+// Servers describes the API servers in the order of their priority.
+func (p *Pool) Servers() []ServerState {
+	states := make([]ServerState, 0, len(p.servers))
+	for _, s := range p.servers {
+		s.mu.Lock()
+		states = append(states, ServerState{Address: s.url.String(), Health: s.health.String(), Faults: s.score.faults, Latency: s.score.latency})
+		s.mu.Unlock()
+	}
+	return states
+}
+
 // server is one address and what is known of it.
 type server struct {
 	kick        chan struct{} // its health is in doubt: probe now
