@@ -101,6 +101,7 @@ type follower struct {
 	began       int                   // the epoch in which the watch began
 	flushed     time.Time             // when a bookmark was last committed for its own sake
 	deniedSince time.Time             // of an uninterrupted series of denials
+	returning   time.Duration         // over which this round is spread, and a list that it finds necessary; 0: no outage was before it
 }
 
 // round brings the replica up to date and follows the cloud for as long as
@@ -142,6 +143,7 @@ func (f *follower) settle(ctx context.Context, err error) {
 	}
 	if f.steady && !errors.Is(err, errCommit) {
 		f.retry.Reset()
+		f.returning = 0
 	}
 	var denied *DeniedError
 	var busy *busyError
@@ -159,7 +161,12 @@ func (f *follower) settle(ctx context.Context, err error) {
 			f.relists.Reset()
 		}
 		f.relisted = time.Now()
-		f.pause(ctx, f.relists.Next())
+		wait := f.relists.Next()
+		if f.returning > 0 {
+			wait = max(wait, f.set.spread(f.returning))
+			f.returning = 0
+		}
+		f.pause(ctx, wait)
 		return
 	case errors.As(err, &denied):
 		if f.believe(denied) {

@@ -23,23 +23,26 @@ const (
 )
 
 const (
-	// When the link returns it often does for many nodes. What each runs (its
-	// pods) it wants to know within returnSoon; all else is asked for within a
-	// part of the outage: who has been without news for minutes does not suffer
-	// from half a minute more, and an API server suffers from all collections of
-	// all nodes within a second. client-go takes a minute.
-	returnSoon = time.Second
+	// When the link returns it often does for many nodes, and an API server
+	// suffers from all collections of all nodes within a second. So each feed
+	// draws its time from a part of the outage: who has been without news for
+	// minutes does not suffer from half a minute more. client-go takes a minute.
+	// What the node runs it wants to know sooner.
+	returnSoon = time.Second // at least
 	returnPart = 8
 	returnLate = 30 * time.Second
+	podsPart   = 100
+	podsLate   = 5 * time.Second
 )
 
 // returnSpread is the time over which the feeds of this collection, on all nodes,
 // ask again after an outage.
 func returnSpread(k Key, outage time.Duration) time.Duration {
+	part, late := outage/returnPart, returnLate
 	if k.Identity.IsNode() && k.Resource.Resource == "pods" {
-		return returnSoon
+		part, late = outage/podsPart, podsLate
 	}
-	return min(max(outage/returnPart, returnSoon), returnLate)
+	return min(max(part, returnSoon), late)
 }
 
 // awaitLink waits for the link. After an outage it waits for a time of its own,
@@ -53,8 +56,8 @@ func (f *follower) awaitLink(ctx context.Context) error {
 		return nil
 	}
 	f.retry.Reset()
-	spread := returnSpread(f.Key, time.Since(before.Since))
-	pause, cancel := context.WithTimeout(ctx, f.set.spread(spread))
+	f.returning = returnSpread(f.Key, time.Since(before.Since))
+	pause, cancel := context.WithTimeout(ctx, f.set.spread(f.returning))
 	defer cancel()
 	_ = f.wait(pause, func() (bool, error) { return f.awaited(), nil }) // its only error is the end of the pause
 	return context.Cause(ctx)

@@ -61,7 +61,8 @@ func TestReturnSpread(t *testing.T) {
 		{shop, time.Second, time.Second},
 		{shop, time.Minute, 7500 * time.Millisecond},
 		{shop, time.Hour, 30 * time.Second},
-		{pods, time.Hour, time.Second},
+		{pods, time.Minute, time.Second},
+		{pods, time.Hour, 5 * time.Second},
 		{others, time.Hour, 30 * time.Second},
 	} {
 		if got := returnSpread(tc.key, tc.outage); got != tc.want {
