@@ -53,7 +53,7 @@ e2e: prepare ## Run all tests on real clusters (needs root); RUN=TestName picks 
 	$(run_on_clusters) $(cluster_tests)
 
 .PHONY: e2e-older
-e2e-older: ## Run the founding scenario with the older Kubernetes (needs root)
+e2e-older: ## Run the founding scenario, and the controllers, with the older Kubernetes (needs root)
 	K8S=$(OLDER) $(GO) run ./cmd/playground prepare
 	K8S=$(OLDER) $(run_on_clusters) -run '$(older_tests)' ./test/e2e
 	K8S=$(OLDER) $(run_on_clusters) -run RetentionIsOff ./test/cloud/fleet
