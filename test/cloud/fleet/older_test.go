@@ -8,19 +8,20 @@ import (
 	"testing"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/version"
+
+	"yurt/internal/playground/binaries"
 )
 
 // TestRetentionIsOffOnOlderServers runs the controllers beside an API server that has no MutatingAdmissionPolicies of v1: pods are kept
 // from eviction all the same, they leave their Services as usual, and the controllers say so in their log, by a metric and by an event
 // on each dark autonomous node.
 func TestRetentionIsOffOnOlderServers(t *testing.T) {
-	s := open(t, size{nodes: 100, pods: 2, renewal: 5 * time.Second, grace: 20 * time.Second})
-	_, err := s.client.AdmissionregistrationV1().MutatingAdmissionPolicies().List(t.Context(), metav1.ListOptions{})
-	if !apierrors.IsNotFound(err) {
-		t.Skipf("Kubernetes %s has such policies (%v): ask for an older one with K8S=1.34", s.cluster.Config.Kubernetes, err)
+	if v := binaries.DefaultKubernetes(); version.MustParseGeneric(v).AtLeast(version.MajorMinor(1, 36)) {
+		t.Skipf("Kubernetes %s has such policies: ask for an older one with K8S=1.34", v)
 	}
+	s := open(t, size{nodes: 100, pods: 2, renewal: 5 * time.Second, grace: 20 * time.Second})
 	s.meter = s.startController(t)
 	must(t, s.create(t.Context()))
 	await(t, "pods are served, and those of autonomous nodes tolerate outages", 2*time.Minute, func() error {
