@@ -174,8 +174,7 @@ func (x *exchange) failed(err error) {
 	case errors.Is(err, replica.ErrAborted):
 		panic(http.ErrAbortHandler) // break the connection: a part must not pass for the whole
 	case errors.As(err, &denied):
-		x.noteRefusal(denied.Code)
-		x.reply(offline.Reply{Code: denied.Code, ContentType: denied.ContentType, Body: denied.Body})
+		x.denied(denied)
 	case errors.As(err, &ahead):
 		x.tooLarge(ahead)
 	case x.r.Context().Err() != nil:
@@ -185,6 +184,16 @@ func (x *exchange) failed(err error) {
 	default:
 		x.unavailable(err)
 	}
+}
+
+// denied answers what the feed was denied. The client is not its feed: it may be
+// allowed to list and not to watch. So the API server has the word, and gets the
+// client's own request.
+func (x *exchange) denied(d *replica.DeniedError) {
+	x.noteRefusal(d.Code)
+	x.forward(forward.Exchange{API: x.own(), Fallback: func(http.ResponseWriter, *http.Request, error) {
+		x.reply(offline.Reply{Code: d.Code, ContentType: d.ContentType, Body: d.Body})
+	}})
 }
 
 // refuse answers a client that could not be identified.

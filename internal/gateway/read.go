@@ -125,7 +125,12 @@ func (x *exchange) list() {
 	if c == nil {
 		return
 	}
-	if version := x.version(); version > c.Revision() {
+	version := x.version()
+	if version > 0 && x.q.Options.Limit > 0 && !x.away() {
+		x.ask() // pieces are the API server's, but for those of version 0, which it does not make
+		return
+	}
+	if version > c.Revision() {
 		if !x.away() {
 			x.forward(forward.Exchange{API: x.own()})
 			return
@@ -252,6 +257,13 @@ func (x *exchange) warn(err error) {
 	}
 }
 
+// ahead tells whether a client that knows a version would be shown the past: it
+// is newer than all that is known here.
+func (x *exchange) ahead(k known) bool {
+	version := x.version()
+	return x.q.Verb == request.Get && version > k.Revision && version > x.Replicas.Newest()
+}
+
 // answerKnown answers a read from what is known here.
 func (x *exchange) answerKnown(err error) {
 	if reply, ok := x.Desk.Lease(x.q, x.cred.Identity, x.encoding()); ok {
@@ -266,6 +278,8 @@ func (x *exchange) answerKnown(err error) {
 	case c != nil && (!ok || c.Revision() >= k.Revision):
 		x.stale(c.FreshAt())
 		x.serveList(c)
+	case ok && x.ahead(k):
+		x.tooLarge(&aheadError{version: x.version(), current: x.Replicas.Newest()})
 	case !ok && x.retell():
 	case !ok:
 		x.unavailable(err)
@@ -280,8 +294,8 @@ func (x *exchange) answerKnown(err error) {
 
 // knows tells whether there is an answer to this read here.
 func (x *exchange) knows() bool {
-	_, ok := x.known()
-	return ok || x.listed() != nil
+	k, ok := x.known()
+	return ok && !x.ahead(k) || x.listed() != nil
 }
 
 func (x *exchange) known() (known, bool) { return x.Memory.best(x.question()) }

@@ -93,9 +93,16 @@ func (s *search) inReplica(c *replica.Collection, frozen bool) {
 
 func (s *search) found(revision uint64, contentType string, transform wire.Transform, answer func() offline.Answer) {
 	s.seen = max(s.seen, revision)
-	if revision >= s.best.Revision && s.takes(contentType, transform) {
+	if s.takes(contentType, transform) && (!s.ok || revision > s.best.Revision || revision == s.best.Revision && s.prefers(contentType)) {
 		s.best, s.ok = answer(), true
 	}
+}
+
+// prefers tells whether the client would rather have this than what was found.
+func (s *search) prefers(contentType string) bool {
+	this, _ := wire.ParseContentType(contentType)
+	other, _ := wire.ParseContentType(s.best.ContentType)
+	return s.representation.Preference != wire.OnlyJSON && this == wire.Protobuf && other == wire.JSON
 }
 
 func (s *search) missing(at uint64, proven bool) {

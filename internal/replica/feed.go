@@ -295,7 +295,7 @@ func (c *Collection) refusal(resp *http.Response) error {
 		return errAhead
 	case after > 0:
 		return &busyError{code: resp.StatusCode, message: status.Message, after: after}
-	case known && resp.StatusCode >= 400 && resp.StatusCode < 500 && resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode != http.StatusRequestTimeout:
+	case (known || resp.Header.Get("Audit-Id") != "") && resp.StatusCode >= 400 && resp.StatusCode < 500 && resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode != http.StatusRequestTimeout:
 		return &DeniedError{Code: resp.StatusCode, ContentType: contentType, Body: body}
 	}
 	return fmt.Errorf("the API server answers %s: %s", resp.Status, status.Message)

@@ -62,7 +62,7 @@ func (c *Collection) checkHistory(ctx context.Context) error {
 	if c.Resource.Group != "" || !c.set.history.due(c.set.up.Link()) {
 		return nil // other API servers may count as they please
 	}
-	newest := c.set.newest()
+	newest := c.set.Newest()
 	err := c.reached(ctx, newest)
 	switch {
 	case errors.Is(err, errAhead):
@@ -90,13 +90,13 @@ func (s *Set) beginAnew(except *Collection) {
 // noteHistory notes that the cloud is at a version; if no replica is ahead of
 // it, it need not be asked.
 func (c *Collection) noteHistory(version uint64) {
-	if c.Resource.Group == "" && version >= c.set.newest() {
+	if c.Resource.Group == "" && version >= c.set.Newest() {
 		c.set.history.seen(c.set.up.Link())
 	}
 }
 
-// newest is the newest version that a replica of the core API has.
-func (s *Set) newest() uint64 {
+// Newest is the newest version that a replica of the core API has.
+func (s *Set) Newest() uint64 {
 	var newest uint64
 	for _, c := range s.All() {
 		if c.Resource.Group == "" {

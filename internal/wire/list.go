@@ -88,8 +88,8 @@ func NewListWriter(w io.Writer, enc Encoding, env Envelope, meta ListMeta, items
 	case env.SortedKeys:
 		head = append(head, `{"apiVersion":`...)
 		head = appendText(head, env.List.APIVersion)
-		head = append(head, `,"items":[`...)
-		l.tail = append(l.tail, `],"kind":`...)
+		head = append(head, `,"items":`...)
+		l.tail = append(l.tail, `,"kind":`...)
 		l.tail = appendText(l.tail, env.List.Kind)
 		l.tail = append(l.tail, `,"metadata":`...)
 		l.tail = appendListMetaJSON(l.tail, meta, true)
@@ -101,8 +101,8 @@ func NewListWriter(w io.Writer, enc Encoding, env Envelope, meta ListMeta, items
 		head = appendText(head, env.List.APIVersion)
 		head = append(head, `,"metadata":`...)
 		head = appendListMetaJSON(head, meta, false)
-		head = append(head, `,"items":[`...)
-		l.tail = append(l.tail, "]}\n"...)
+		head = append(head, `,"items":`...)
+		l.tail = append(l.tail, "}\n"...)
 	}
 	l.w.Write(head) // bufio keeps the error for later
 	return l
@@ -126,9 +126,11 @@ func (l *ListWriter) WriteItem(item []byte) error {
 
 // jsonItem returns an item in two parts, with or without its type as this list has it.
 func (l *ListWriter) jsonItem(head, item []byte) ([]byte, []byte) {
-	if l.items > 0 {
-		head = append(head, ',')
+	separator := byte(',')
+	if l.items == 0 {
+		separator = '['
 	}
+	head = append(head, separator)
 	switch typed := hasTypeJSON(item); {
 	case typed && !l.env.TypedItems:
 		if o, err := parseJSON(item); err == nil && o.rest > 0 {
@@ -145,6 +147,15 @@ func (l *ListWriter) jsonItem(head, item []byte) ([]byte, []byte) {
 func (l *ListWriter) Close() error {
 	if l.enc == Protobuf && l.left != 0 {
 		return fmt.Errorf("write list: %s: %d bytes of items are missing", l.env.List.Kind, l.left)
+	}
+	switch {
+	case l.enc == Protobuf:
+	case l.items > 0:
+		l.w.WriteByte(']')
+	case l.env.List.Kind == partialKind+"List":
+		l.w.WriteString("null") // as the API server has it, for this kind alone
+	default:
+		l.w.WriteString("[]")
 	}
 	l.w.Write(l.tail)
 	return l.w.Flush()

@@ -165,6 +165,14 @@ func partial(t testing.TB, enc Encoding, seed uint64) server {
 		obj.GetObjectKind().SetGroupVersionKind(gvk)
 		return obj
 	}
+	newList := s.newList
+	s.newList = func(objects []runtime.Object, m ListMeta) runtime.Object {
+		list := newList(objects, m)
+		if len(objects) == 0 { // the API server appends to nothing
+			list.(*metav1.PartialObjectMetadataList).Items = nil
+		}
+		return list
+	}
 	return s
 }
 
