@@ -344,7 +344,7 @@ func (h *hub) watchFor(ctx context.Context, t *testing.T, path string) *watcher 
 	must(t, err)
 	r.Header.Set("Accept", "application/json")
 	r.Header.Set("Authorization", "Bearer "+h.token)
-	resp, err := h.http.Do(r)
+	resp, err := h.http.Do(r) //nolint:bodyclose // it is, at the end of the stream
 	must(t, err)
 	w := &watcher{names: make(chan string, 1000), ended: make(chan error, 1)}
 	go func() {

@@ -8,13 +8,13 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/klog/v2"
 )
 
 // reflectors are those of all components of many nodes, without a hub.
@@ -38,7 +38,7 @@ func (r *reflectors) begin(ctx context.Context, running *sync.WaitGroup) {
 			ListWithContextFunc:  r.list,
 			WatchFuncWithContext: r.watch,
 		}, &corev1.Pod{}, cache.NewStore(cache.MetaNamespaceKeyFunc), cache.ReflectorOptions{Name: "pods"})
-		running.Go(func() { reflector.RunWithContext(klog.NewContext(ctx, klog.Logger{})) }) // what fails is not news
+		running.Go(func() { reflector.RunWithContext(logr.NewContext(ctx, logr.Discard())) }) // what fails is not news
 	}
 }
 
