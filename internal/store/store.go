@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 	"k8s.io/utils/third_party/forked/golang/btree"
 )
 
@@ -156,7 +157,8 @@ func (s *Store) release() error {
 		}
 	}
 	if s.lock != nil {
-		err = errors.Join(err, s.lock.Close()) // this unlocks
+		// Closing it is not enough: a process that is being forked has a copy until it runs its program.
+		err = errors.Join(err, unix.Flock(int(s.lock.Fd()), unix.LOCK_UN), s.lock.Close())
 	}
 	if s.root != nil {
 		err = errors.Join(err, s.root.Close())
