@@ -66,7 +66,7 @@ func TestKubectlCannotTell(t *testing.T) {
 	contains(run(`{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"applied"},"data":{"a":"1"}}`, "apply", "-f", "-"), "created")
 	contains(run(`{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"applied"},"data":{"a":"2"}}`, "apply", "-f", "-"), "configured")
 	contains(run("", "get", "configmap", "applied", "-o", "jsonpath={.data.a}"), "2")
-	contains(run("", "describe", "pod", pod), "Container started")
+	contains(run("", "describe", "pod", pod), "already present on machine") // an event
 	contains(run("", "delete", "configmap", "applied"), "deleted")
 	s.checkGetWatch(t, token)
 	s.checkPortForward(t, token, pod)
