@@ -32,7 +32,9 @@ const (
 	// a client waits for an answer, and enough for a round trip of 2 s.
 	connectTimeout = 8 * time.Second
 	lookupTimeout  = 2 * time.Second
-	keepAlive      = 30 * time.Second
+
+	pulseIdleTimeout = 10 * time.Minute
+	keepAlive        = 30 * time.Second
 )
 
 // errSilent: pings are not answered.

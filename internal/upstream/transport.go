@@ -28,7 +28,7 @@ func (p *Pool) newConnections(s *server, k *credential.Kubeconfig) *connections 
 	// One of the node's is always open, and shows the server's silence.
 	c.node.http2.DialTLSContext = p.dialer(s, kind{config: c.node.http2.TLSClientConfig, pulse: true})
 	c.node.http2.HTTP2.SendPingTimeout = pingAfter
-	c.node.http2.IdleConnTimeout = 0
+	c.node.http2.IdleConnTimeout = pulseIdleTimeout // then it is replaced; one with an old certificate must end
 	return c
 }
 
