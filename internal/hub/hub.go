@@ -154,6 +154,7 @@ func (h *Hub) assemble() error {
 	if h.journal, err = offline.OpenJournal(h.store, h.pool, h.log); err != nil {
 		return err
 	}
+	h.journal.Node = h.node
 	registry := prometheus.NewRegistry()
 	h.metrics = gateway.NewMetrics(registry)
 	memory := &gateway.Memory{Answers: h.answers, Replicas: h.replicas, Link: h.pool, Overlay: h.overlay}

@@ -306,9 +306,14 @@ func question(w Write) string {
 	return fmt.Sprintf("%q %s %s %s", w.Credential.Identity.Name, w.Answer, w.Path, hex.EncodeToString(sum[:]))
 }
 
-// Asked remembers the API server's answer to a token request or review.
+// Asked remembers the API server's answer to a token request or review. Only an
+// answer takes the place of an answer: a token that can't be renewed stays.
 func (d *Desk) Asked(ctx context.Context, w Write, contentType string, body []byte) error {
-	return d.Answers.Keep(ctx, question(w), Answer{ContentType: contentType, At: time.Now(), Body: body})
+	err := d.Answers.Keep(ctx, question(w), Answer{ContentType: contentType, At: time.Now(), Body: body})
+	if decide(w.Request, d.Node) == token {
+		err = errors.Join(err, d.dropTokens(ctx, w))
+	}
+	return err
 }
 
 // recall gives the last answer to the same question, if it is not older than

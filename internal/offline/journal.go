@@ -40,6 +40,8 @@ type Upstream interface {
 // writes them there when it is back (replay.go), with the timestamps that they
 // carry.
 type Journal struct {
+	Node string // whose events they are; empty: nobody is told of dropped ones
+
 	store *store.Store
 	table *store.Table
 	up    Upstream
@@ -56,6 +58,7 @@ type Journal struct {
 	entries  []*note            // in the order of their numbers
 	bytes    int64              // of all
 	authors  map[string]*author // of the entries
+	lost     loss
 	replayed uint64
 	dropped  uint64
 }
@@ -88,7 +91,7 @@ func OpenJournal(st *store.Store, up Upstream, log *slog.Logger) (*Journal, erro
 	if err != nil {
 		return nil, fmt.Errorf("open journal: %w", err)
 	}
-	j := &Journal{store: st, table: table, up: up, log: log, wake: make(chan struct{}, 1), next: 1, authors: map[string]*author{}}
+	j := &Journal{store: st, table: table, up: up, log: log, wake: make(chan struct{}, 1), next: 1, authors: map[string]*author{}, lost: readLoss(table)}
 	view := table.View()
 	defer view.Release()
 	for record, err := range view.Records("") {
@@ -144,6 +147,12 @@ func (j *Journal) Append(ctx context.Context, e Entry, cred credential.Credentia
 	var batch store.Batch
 	surplus := j.makeRoom(&batch, size)
 	batch.Put(j.table, store.Record{Key: entryKey(j.next), Revision: j.next, Value: value})
+	lost := j.lost.plus(surplus) // it changes with writing held
+	if surplus > 0 {
+		if err := lost.note(&batch, j.table); err != nil {
+			return err
+		}
+	}
 	// What is begun is ended: an entry that the notes lack would wait for the
 	// next start.
 	if err := j.store.Commit(context.WithoutCancel(ctx), &batch); err != nil {
@@ -155,6 +164,7 @@ func (j *Journal) Append(ctx context.Context, e Entry, cred credential.Credentia
 		j.forget(0)
 	}
 	j.dropped += uint64(surplus)
+	j.lost = lost
 	a := j.author(e.Identity)
 	a.cred, a.known = cred, true
 	j.add(j.next, size, a)

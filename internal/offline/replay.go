@@ -85,7 +85,7 @@ func (j *Journal) replay(ctx context.Context, r *replayer) error {
 	for after := uint64(0); ; {
 		n, cred, ok := j.sendable(after, refused)
 		if !ok {
-			return unauthorized
+			return errors.Join(unauthorized, j.reportLoss(ctx))
 		}
 		after = n.number
 		code, err := j.send(ctx, n.number, cred)
@@ -132,6 +132,11 @@ func (j *Journal) send(ctx context.Context, number uint64, cred credential.Crede
 	if !ok || err != nil || json.Unmarshal(record.Value, &e) != nil {
 		return unsendable, nil
 	}
+	return j.post(ctx, e, cred)
+}
+
+// post sends an entry as somebody, and returns the API server's word on it.
+func (j *Journal) post(ctx context.Context, e Entry, cred credential.Credential) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, replayTimeout)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, e.Method, e.Path, bytes.NewReader(e.Body))
@@ -167,22 +172,37 @@ const unsendable = http.StatusBadRequest
 func (j *Journal) remove(ctx context.Context, number uint64, taken bool) error {
 	j.writing.Lock()
 	defer j.writing.Unlock()
+	index := j.index(number)
+	if index < 0 {
+		return nil // it has been dropped meanwhile, and counted
+	}
 	var batch store.Batch
 	batch.Delete(j.table, entryKey(number), number, nil)
+	lost := j.lost // it changes with writing held
+	if !taken {
+		lost = lost.plus(1)
+		if err := lost.note(&batch, j.table); err != nil {
+			return err
+		}
+	}
 	if err := j.store.Commit(context.WithoutCancel(ctx), &batch); err != nil {
 		return fmt.Errorf("remove event from the journal: %w", err)
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	index := slices.IndexFunc(j.entries, func(n *note) bool { return n.number == number })
-	if index < 0 {
-		return nil // it has been dropped meanwhile, and counted
-	}
 	j.forget(index)
+	j.lost = lost
 	if taken {
 		j.replayed++
 	} else {
 		j.dropped++
 	}
 	return nil
+}
+
+// index is the place of an entry in the notes, which stays with writing held.
+func (j *Journal) index(number uint64) int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.IndexFunc(j.entries, func(n *note) bool { return n.number == number })
 }
