@@ -26,6 +26,7 @@ import (
 
 	"yurt/internal/forward"
 	"yurt/internal/offline"
+	"yurt/internal/overlay"
 	"yurt/internal/replica"
 	"yurt/internal/store"
 	"yurt/internal/wire"
@@ -78,11 +79,14 @@ func (w *world) start() {
 	}
 	journal, err := offline.OpenJournal(st, w.cloud, log)
 	w.must(err)
-	memory := &Memory{Answers: books["reads"], Replicas: set, Link: w.cloud}
+	laidOver, err := overlay.Open(st, overlay.Options{Logger: log})
+	w.must(err)
+	set.ShowThrough(laidOver, "edge")
+	memory := &Memory{Answers: books["reads"], Replicas: set, Link: w.cloud, Overlay: laidOver}
 	w.gateway = &Gateway{
 		Link: w.cloud, Replicas: set, Memory: memory, Logger: log,
 		Proxy:      &forward.Proxy{Upstream: w.cloud, Logger: log},
-		Desk:       &offline.Desk{Node: "edge", Objects: memory, Answers: books["asked"], Journal: journal},
+		Desk:       &offline.Desk{Node: "edge", Objects: memory, Answers: books["asked"], Journal: journal, Overlay: laidOver},
 		Identifier: &Identifier{Node: "edge", Link: w.cloud, Upstream: w.cloud, Book: books["identities"]},
 		Metrics:    NewMetrics(prometheus.NewRegistry()),
 	}

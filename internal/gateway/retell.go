@@ -54,7 +54,7 @@ func (x *exchange) told() (body []byte, at time.Time, ok bool) {
 		err := c.List(&list)
 		return list.body.Bytes(), c.FreshAt(), err == nil
 	}
-	return k.Body, k.At, known && !k.absent
+	return x.Memory.show(x.question(), k.Answer).Body, k.At, known && !k.absent
 }
 
 // listRecorder takes in the list of a collection.
