@@ -117,6 +117,16 @@ func TestNeverEmptyOnDoubt(t *testing.T) {
 		"GET " + collection + "?watch=1&timeoutSeconds=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true",
 	}
 	put := "put " + collection + "/" + exists + " here"
+	known := func(lines ...string) func(*world) { // everything has been asked once
+		return func(w *world) {
+			w.change(lines[0])
+			for _, read := range reads {
+				w.do(read)
+				w.do(read + " accept=protobuf")
+			}
+			w.change(lines[1:]...)
+		}
+	}
 	for _, tc := range []struct {
 		name    string
 		prepare func(w *world)
@@ -134,6 +144,13 @@ func TestNeverEmptyOnDoubt(t *testing.T) {
 		{"a default backend says 404", func(w *world) { w.change(put, "answer 404 text/plain nothing here") }},
 		{"a default backend says 404 in JSON", func(w *world) { w.change(put, `answer 502 application/json {"code":404}`) }},
 		{"a load balancer redirects", func(w *world) { w.change(put, "answer 302 text/html x") }},
+		{"known, then a captive portal", known(put, "answer 200 text/html <html>log in</html>")},
+		{"known, then an empty body", known(put, "answer 200 application/json")},
+		{"known, then a list without a kind", known(put, `answer 200 application/json {"items":[]}`)},
+		{"known, then a list of Statuses", known(put, `answer 200 application/json {"kind":"Status","apiVersion":"v1","status":"Success"}`)},
+		{"known, then half a list", known(put, "truncate")},
+		{"known, then a default backend says 404", known(put, "answer 404 text/plain nothing here")},
+		{"known, then silence", known(put, "hang")},
 		{"made after the collection was parked", func(w *world) {
 			w.do("GET " + collection + "?resourceVersion=0")
 			w.change("sleep 30m", put, "cut")

@@ -203,7 +203,10 @@ func examine(k question, a forward.Answer) (content, error) {
 		if err != nil {
 			return c, fmt.Errorf("%w: %w", forward.ErrNotKubernetes, err)
 		}
-		version, c.whole = item.ResourceVersion, !tm.IsStatus()
+		if tm.IsStatus() {
+			return c, fmt.Errorf("%w: a Status in an object's place", forward.ErrNotKubernetes)
+		}
+		version, c.whole = item.ResourceVersion, true
 	}
 	var err error
 	if c.revision, err = strconv.ParseUint(version, 10, 64); err != nil {
