@@ -15,6 +15,7 @@ import (
 
 	"yurt/internal/credential"
 	"yurt/internal/store"
+	"yurt/internal/upstream"
 )
 
 // TestNext: who may ask beside those that do.
@@ -218,5 +219,31 @@ func TestListsOneByOne(t *testing.T) {
 		up.breakStreams(errors.New("the end"))
 		up.cloud.mu.Unlock()
 		synctest.Wait()
+	})
+}
+
+// A client that waits for a collection ends its feed's wait after an outage.
+func TestClientEndsTheWait(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.cloud.change("ADDED", "a", "1", false)
+		c, err := w.use()
+		if err != nil {
+			t.Fatal(err)
+		}
+		rest()
+		w.cloud.set(upstream.Down)
+		time.Sleep(time.Hour)
+		w.cloud.set(upstream.Up)
+		time.Sleep(time.Second)
+		if phase := c.State().Phase; phase != Waiting {
+			t.Errorf("a second after the return the feed is %s, want it to wait", phase)
+		}
+		began := time.Now()
+		if err := c.Live(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if waited := time.Since(began); waited > 100*time.Millisecond {
+			t.Errorf("the client waited %s", waited)
+		}
 	})
 }
