@@ -83,7 +83,7 @@ func TestModel(t *testing.T) {
 			w.overlay.Heal()
 			dark = false
 		case 8:
-			w.overlay.Gone(Key{"shop", name})
+			w.overlay.Gone(Key{"shop", name}, 6)
 			e.alive = false
 		case 9, 10:
 			w.age(settle)

@@ -14,6 +14,7 @@ import (
 type entry struct {
 	life
 	uid    string
+	known  uint64 // the newest version at which the pod is known to have had this uid; what is older tells nothing of it
 	status []byte // a PodStatus in protobuf; nil once lifted
 	facts  facts
 	when   time.Time // of the newest status write
@@ -38,6 +39,7 @@ const (
 	entryWhen    // nanoseconds since 1970
 	entryVersion // of the pod in the answer to the kubelet's report
 	entryLifted
+	entryKnown
 )
 
 func (e *entry) marshal() []byte {
@@ -47,7 +49,8 @@ func (e *entry) marshal() []byte {
 	b = protowire.AppendVarint(protowire.AppendTag(b, entryWhen, protowire.VarintType), uint64(e.when.UnixNano()))
 	b = protowire.AppendVarint(protowire.AppendTag(b, entryVersion, protowire.VarintType), e.version)
 	lifted := protowire.EncodeBool(e.state == Lifted)
-	return protowire.AppendVarint(protowire.AppendTag(b, entryLifted, protowire.VarintType), lifted)
+	b = protowire.AppendVarint(protowire.AppendTag(b, entryLifted, protowire.VarintType), lifted)
+	return protowire.AppendVarint(protowire.AppendTag(b, entryKnown, protowire.VarintType), e.known)
 }
 
 // unmarshalEntry reads a stored entry. Whether there is a link is not known when a store is opened: what is not lifted is dark.
@@ -72,6 +75,8 @@ func unmarshalEntry(b []byte, now time.Time) (*entry, error) {
 			e.when = time.Unix(0, int64(number))
 		case entryVersion:
 			e.version, e.assumed = number, number > 0
+		case entryKnown:
+			e.known = number
 		case entryLifted:
 			if protowire.DecodeBool(number) {
 				e.life = life{state: Lifted, since: now}

@@ -153,8 +153,10 @@ func (w *world) run() {
 		}
 	case "assume": // assume POD: the link has gone, and the node knows it so
 		w.check(w.overlay.Assume(wire.Protobuf, Key{"shop", w.subject()}, encode(w.t, wire.Protobuf, w.pods[w.subject()])))
-	case "gone":
-		w.overlay.Gone(Key{"shop", w.subject()})
+	case "gone": // gone POD [version=]: a collection of all pods lacks it
+		at, err := strconv.ParseUint(w.option("version", "1000"), 10, 64)
+		w.check(err)
+		w.overlay.Gone(Key{"shop", w.subject()}, at)
 	case "cut":
 		w.overlay.Cut()
 	case "heal":

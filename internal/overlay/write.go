@@ -62,7 +62,7 @@ func (o *Overlay) write(ctx context.Context, enc wire.Encoding, pod []byte,
 	if err != nil {
 		return nil, fmt.Errorf("write status of pod %s: %w", key, err)
 	}
-	e, err := newEntry(item.UID, status)
+	e, err := newEntry(item.Meta, status)
 	if err != nil {
 		return nil, fmt.Errorf("write status of pod %s: %w", key, err)
 	}
@@ -72,12 +72,12 @@ func (o *Overlay) write(ctx context.Context, enc wire.Encoding, pod []byte,
 	return spliceStatus(enc, pod, e.status)
 }
 
-func newEntry(uid string, status *corev1.PodStatus) (*entry, error) {
+func newEntry(meta wire.Meta, status *corev1.PodStatus) (*entry, error) {
 	raw, err := status.Marshal()
 	if err != nil {
 		return nil, fmt.Errorf("encode pod status: %w", err)
 	}
-	return &entry{uid: uid, status: raw, facts: factsOf(status), when: time.Now()}, nil
+	return &entry{uid: meta.UID, known: version(meta), status: raw, facts: factsOf(status), when: time.Now()}, nil
 }
 
 // save makes e durable, then the overlay's, with the life that follows from what happened. The caller holds writing.
@@ -85,6 +85,9 @@ func (o *Overlay) save(ctx context.Context, key Key, e *entry, follow func(befor
 	s := o.state.Load()
 	if before := s.entries[key]; before != nil {
 		e.life = before.life
+		if before.uid == e.uid {
+			e.known = max(e.known, before.known)
+		}
 	}
 	e.life = follow(e.life, s.dark)
 	if e.saved = e.volatile; !e.saved {
@@ -132,7 +135,7 @@ func (o *Overlay) Report(ctx context.Context, enc wire.Encoding, pod []byte) err
 	if err != nil {
 		return fmt.Errorf("read reported pod %s: %w", key, err)
 	}
-	e, err := newEntry(item.UID, status)
+	e, err := newEntry(item.Meta, status)
 	if err != nil {
 		return fmt.Errorf("note report of pod %s: %w", key, err)
 	}
@@ -158,7 +161,7 @@ func (o *Overlay) Assume(enc wire.Encoding, key Key, pod []byte) error {
 	if err != nil {
 		return fmt.Errorf("read pod %s: %w", key, err)
 	}
-	assumed := &entry{life: life{state: Dark, assumed: true}, uid: item.UID, facts: factsOf(status), when: time.Now(), saved: true, volatile: true}
+	assumed := &entry{life: life{state: Dark, assumed: true}, uid: item.UID, known: version(item.Meta), facts: factsOf(status), when: time.Now(), saved: true, volatile: true}
 	o.change(func(t *transition) {
 		switch e := t.entries[key]; {
 		case !t.dark:
@@ -204,8 +207,9 @@ func (t *transition) each(next func(life) life) {
 	}
 }
 
-// See takes a pod as the cloud has it: each that its feed brings, and after a heal once each of Pods, for one whose status went
-// and came back in the dark is not reported. What follows is a note: See never waits, and may be called from within a commit.
+// See takes a pod as the cloud has it, or had it: each that a feed brings, and after a heal once each of Pods, for one whose
+// status went and came back in the dark is not reported. A version older than the pod is known at tells nothing: a collection
+// that nobody has followed for long may have it. What follows is a note: See never waits, and may be called from within a commit.
 func (o *Overlay) See(enc wire.Encoding, key Key, pod []byte) error {
 	e := o.state.Load().entries[key]
 	if e == nil || e.state == Lifted {
@@ -215,11 +219,12 @@ func (o *Overlay) See(enc wire.Encoding, key Key, pod []byte) error {
 	if err != nil {
 		return fmt.Errorf("read pod %s: %w", key, err)
 	}
+	at := version(item.Meta)
 	if item.UID != e.uid {
-		o.Gone(key)
+		o.Gone(key, at)
 		return nil
 	}
-	if e.state == Dark {
+	if e.state == Dark || at < e.known {
 		return nil
 	}
 	status, err := decodeStatus(enc, pod)
@@ -235,11 +240,11 @@ func (o *Overlay) See(enc wire.Encoding, key Key, pod []byte) error {
 	return nil
 }
 
-// Gone tells that the cloud no longer has a pod. Like See it never waits.
-func (o *Overlay) Gone(key Key) {
+// Gone tells that the cloud at a version does not have a pod, or has another of its name. Like See it never waits.
+func (o *Overlay) Gone(key Key, at uint64) {
 	now := time.Now()
 	o.change(func(t *transition) {
-		if e := t.entries[key]; e != nil && e.state != Lifted {
+		if e := t.entries[key]; e != nil && e.state != Lifted && at >= e.known {
 			t.show(key, e.with(e.gone(now)))
 		}
 	})

@@ -134,13 +134,15 @@ func (l *lens) compare(enc wire.Encoding, key string) {
 	if state, ok := l.overlay.State(pod); !ok || state == overlay.Lifted {
 		return
 	}
-	record, ok, err := l.table.Get(key)
+	view := l.table.View()
+	defer view.Release()
+	record, ok, err := view.Get(key)
 	switch {
 	case err != nil:
 	case ok:
 		_ = l.overlay.See(enc, pod, record.Value) // what can't be read tells nothing
-	case l.table.Doubt() == nil:
-		l.overlay.Gone(pod)
+	case view.Doubt() == nil:
+		l.overlay.Gone(pod, view.Revision())
 	}
 }
 

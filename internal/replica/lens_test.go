@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 
+	"yurt/internal/credential"
 	"yurt/internal/overlay"
 	"yurt/internal/request"
 	"yurt/internal/store"
@@ -457,6 +458,38 @@ func TestAHealTakesNobodyOut(t *testing.T) {
 			proxy: MODIFIED web 10.0.0.1 unready 10.0.0.2 unready @11
 			proxy: BOOKMARK @11
 			`)
+	})
+}
+
+// TestAStaleCollectionProvesNothing: another client of the node's pods has not
+// asked for long, so that its collection lacks one and has another's
+// predecessor. That it is read in the dark says nothing of the pods.
+func TestAStaleCollectionProvesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDark(t)
+		defer func() { d.close() }()
+		key := podKey
+		key.Identity = credential.Identity{Name: "system:serviceaccount:kube-system:agent"}
+		agent, err := d.set.open(key)
+		d.must(err)
+		d.must(arrive(t.Context(), agent, wire.Protobuf, listOf(t, wire.Protobuf, "v1", "Pod", d.pod("web-a", "10.0.0.1", true))))
+		d.uids++
+		d.feedPod("web-a", "10.0.0.3", true)
+		d.feedPod("web-b", "10.0.0.4", true)
+		d.write("web-a", "10.0.0.9", true)
+		d.write("web-b", "10.0.0.8", true)
+		d.listed(agent)
+		if diff := cmp.Diff("web-a 10.0.0.9 ready\nweb-b 10.0.0.8 ready\n", d.listed(d.pods)); diff != "" {
+			t.Errorf("pods (-want +got):\n%s", diff)
+		}
+		d.world.stop()
+		d.start()
+		agent, err = d.set.open(key)
+		d.must(err)
+		d.listed(agent)
+		if diff := cmp.Diff("web-a 10.0.0.9 ready\nweb-b 10.0.0.8 ready\n", d.listed(d.pods)); diff != "" {
+			t.Errorf("pods after a restart (-want +got):\n%s", diff)
+		}
 	})
 }
 
