@@ -73,7 +73,7 @@ func (x *exchange) noteWrite(w offline.Write, a forward.Answer) error {
 		return x.Desk.Asked(ctx, w, a.ContentType, a.Body)
 	}
 	x.Desk.NoteLease(x.q, a.Body)
-	x.warn(x.Desk.NotePodStatus(ctx, x.q, a.ContentType, a.Body))
+	x.warn(x.Desk.NotePodStatus(ctx, w, a.ContentType, a.Body))
 	switch x.q.Verb {
 	case request.Update, request.Patch, request.Delete:
 		get := *x.q

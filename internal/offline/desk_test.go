@@ -344,7 +344,15 @@ func TestDeskPodStatus(t *testing.T) {
 						t.Errorf("the answer lacks %s: %s", tc.address, r.Body)
 					}
 					d.Overlay.Heal()
-					if err := d.NotePodStatus(t.Context(), w.Request, r.ContentType, r.Body); err != nil {
+					somebody := w
+					somebody.Credential.Identity.Name = "alice"
+					if err := d.NotePodStatus(t.Context(), somebody, r.ContentType, r.Body); err != nil {
+						t.Error(err)
+					}
+					if state, _ = d.Overlay.State(overlay.Key{Namespace: "shop", Name: "web"}); state != overlay.Healed {
+						t.Errorf("somebody has written to the status, and the entry is %v", state)
+					}
+					if err := d.NotePodStatus(t.Context(), w, r.ContentType, r.Body); err != nil {
 						t.Error(err)
 					}
 					if state, _ = d.Overlay.State(overlay.Key{Namespace: "shop", Name: "web"}); state != overlay.Reported {

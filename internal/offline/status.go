@@ -60,10 +60,11 @@ func (d *Desk) writeStatus(ctx context.Context, w Write, pod []byte) ([]byte, er
 }
 
 // NotePodStatus learns from the answer to a write of a pod's status that the
-// API server has it.
-func (d *Desk) NotePodStatus(ctx context.Context, q *request.Request, contentType string, body []byte) error {
+// API server has it. Only the kubelet knows all of it: who else writes a
+// condition gets the rest back as the cloud had it.
+func (d *Desk) NotePodStatus(ctx context.Context, w Write, contentType string, body []byte) error {
 	encoding, ok := wire.ParseContentType(contentType)
-	if d.Overlay == nil || !ok || !isPodStatus(q) {
+	if d.Overlay == nil || !ok || !isPodStatus(w.Request) || !d.isNode(w.Credential.Identity) {
 		return nil
 	}
 	pod, _, err := wire.ParseObject(encoding, body)
