@@ -44,24 +44,22 @@ func (n *node) follow(t *testing.T, path string) *stream {
 	return &stream{resp, bufio.NewScanner(resp.Body)}
 }
 
-// until reads the stream up to an event of an object, and returns its type. It
-// fails when the stream ends, or nothing comes.
-func (s *stream) until(t *testing.T, name string) string {
+// until reads the stream up to an event of an object. It fails when the stream
+// ends, or nothing comes.
+func (s *stream) until(t *testing.T, name string) {
 	t.Helper()
 	stop := time.AfterFunc(time.Minute, func() { s.resp.Body.Close() })
 	defer stop.Stop()
 	for s.lines.Scan() {
 		var event struct {
-			Type   string
 			Object struct{ Metadata metav1.ObjectMeta }
 		}
 		must(t, json.Unmarshal(s.lines.Bytes(), &event))
 		if event.Object.Metadata.Name == name {
-			return event.Type
+			return
 		}
 	}
 	t.Fatalf("the watch ends before it tells of %s: %v", name, s.lines.Err())
-	return ""
 }
 
 func (s *site) makeMap(t *testing.T, namespace, name string) {

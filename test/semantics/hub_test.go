@@ -56,7 +56,7 @@ func newNode(t *testing.T) *node {
 func (n *node) keepLog() {
 	data, err := os.ReadFile(n.log.Name())
 	must(n.t, err)
-	kept, err := os.CreateTemp("", "yurt-semantics-hub-*.log") //nolint:usetesting // it outlives the test
+	kept, err := os.CreateTemp("", "yurt-semantics-hub-*.log")
 	must(n.t, err)
 	defer kept.Close()
 	_, err = kept.Write(data)
