@@ -173,8 +173,8 @@ func (l *lens) since(change uint64, enc wire.Encoding) (keys []string, now uint6
 	if l == nil {
 		return nil, 0
 	}
-	l.follow(enc)
 	pods, now := l.overlay.Since(change)
+	l.follow(enc) // not before: without an entry there is no index, and the first would be missed
 	once := map[string]bool{}
 	for _, pod := range pods {
 		for _, key := range l.touched(pod) {

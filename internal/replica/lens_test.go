@@ -461,6 +461,25 @@ func TestAHealTakesNobodyOut(t *testing.T) {
 	})
 }
 
+// TestAheadOfTheReplicaNothingGoesBack: a client that has listed elsewhere knows
+// more than the replica has. It is not sent the past because that shows
+// differently, but is told when the replica has come as far.
+func TestAheadOfTheReplicaNothingGoesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDark(t)
+		defer d.close()
+		proxy := &watcher{client: &client{header: http.Header{}}, name: "proxy", collection: d.slices, version: 12}
+		d.clients = append(d.clients, proxy)
+		d.step("it comes", func() { d.back(proxy) }, "")
+		d.step("web-a has another address", func() { d.write("web-a", "10.0.0.9", true) }, "")
+		d.step("what it knows comes", func() { d.feedSlice("10.0.0.1", "-10.0.0.2") }, "")
+		d.step("and all of it", func() { d.feed(d.slices, wire.JSON, func() apiObject { return d.elsewhere() }) }, `
+			proxy: MODIFIED web 10.0.0.9 ready 10.0.0.2 unready @11
+			proxy: BOOKMARK @12
+			`)
+	})
+}
+
 // TestAStaleCollectionProvesNothing: another client of the node's pods has not
 // asked for long, so that its collection lacks one and has another's
 // predecessor. That it is read in the dark says nothing of the pods.

@@ -283,8 +283,13 @@ func (s *stream) follow(ctx context.Context) error {
 // them, and reports whether there were any. They have the versions that they
 // had, so that the client may go back by its own reckoning: a bookmark must
 // follow. What the cursor has yet to bring is left to it, or a client that
-// resumes from that object's version would miss what lies between.
+// resumes from that object's version would miss what lies between. A client that
+// knows more than the replica has is told when the replica has come as far:
+// until then it would be shown the past.
 func (s *stream) showAgain() (any bool, err error) {
+	if s.cursor.Revision() > s.c.table.Revision() {
+		return false, nil
+	}
 	keys, now := s.c.lens.since(s.shown, s.m.Encoding)
 	for _, key := range keys {
 		record, ok, err := s.c.table.Get(key)
