@@ -125,11 +125,11 @@ func (j *Journal) sendable(after uint64, refused map[string]bool) (note, credent
 // that the API server gave none, or that it takes nothing at present.
 func (j *Journal) send(ctx context.Context, number uint64, cred credential.Credential) (int, error) {
 	record, ok, err := j.table.Get(entryKey(number))
-	if err != nil && !errors.Is(err, store.ErrDamaged) {
-		return 0, err
-	}
 	var e Entry
-	if !ok || err != nil || json.Unmarshal(record.Value, &e) != nil {
+	switch damaged := errors.Is(err, store.ErrDamaged); {
+	case err != nil && !damaged:
+		return 0, err
+	case damaged, !ok, json.Unmarshal(record.Value, &e) != nil:
 		return unsendable, nil
 	}
 	return j.post(ctx, e, cred)
@@ -141,7 +141,7 @@ func (j *Journal) post(ctx context.Context, e Entry, cred credential.Credential)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, e.Method, e.Path, bytes.NewReader(e.Body))
 	if err != nil {
-		return unsendable, nil //nolint:nilerr // what makes no request is as good as refused
+		return unsendable, nil
 	}
 	r.Header.Set("Content-Type", e.ContentType)
 	r.Header.Set("Accept", "application/json")
