@@ -130,7 +130,7 @@ func (j *Journal) send(ctx context.Context, number uint64, cred credential.Crede
 	case err != nil && !damaged:
 		return 0, err
 	case damaged, !ok, json.Unmarshal(record.Value, &e) != nil:
-		return unsendable, nil
+		return unsendable, nil //nolint:nilerr // it is lost, and counted
 	}
 	return j.post(ctx, e, cred)
 }
