@@ -37,6 +37,10 @@ func (s State) String() string {
 const (
 	// settle is how long the cloud's controllers have to bring what the kubelet reported into the slices.
 	settle = 60 * time.Second
+	// speak is how long the kubelet has to report what it wrote in the dark: it does so for one pod after the other, over a
+	// link that may be slow. It never does if the pod has since become what the cloud took it for all the time: then it finds
+	// its status known.
+	speak = 5 * time.Minute
 	// correct is how long the kubelet has to tell the cloud that a pod is still as it was. It compares every ten seconds.
 	correct = 20 * time.Second
 	// remember is how long a lifted entry is noted: longer than any watch lasts, so that one which resumes is told.
@@ -52,18 +56,18 @@ type life struct {
 	// version is the pod's resourceVersion in the answer to the kubelet's report: from there on the cloud knows. It is 0
 	// before a report, and when a report was only concluded from the pod being as the kubelet had it.
 	version uint64
-	since   time.Time // when Reported, Lifted or the Healed of an assumed one began
+	since   time.Time // when the state began, but for Dark
 }
 
 // onlyAssumed: nothing of the entry is the kubelet's word. It is what the node's replica had at the cut.
 func (l life) onlyAssumed() bool { return l.assumed && l.version == 0 }
 
 // patched follows a status write that the cloud has not seen.
-func (l life) patched(dark bool) life {
+func (l life) patched(dark bool, now time.Time) life {
 	if dark {
 		return life{state: Dark}
 	}
-	return life{state: Healed}
+	return life{state: Healed, since: now}
 }
 
 // cut follows the loss of the link. The cloud will judge the silence: what it had been told is an assumption from here on.
@@ -87,7 +91,7 @@ func (l life) heal(now time.Time) life {
 	case l.version > 0:
 		return life{state: Reported, version: l.version, since: now}
 	}
-	return life{state: Healed}
+	return life{state: Healed, since: now}
 }
 
 // reported follows a status write that the API server answered with the pod at this version.
@@ -130,6 +134,8 @@ func (l life) due() time.Time {
 		return l.since.Add(remember)
 	case l.state == Healed && l.assumed:
 		return l.since.Add(correct)
+	case l.state == Healed:
+		return l.since.Add(speak)
 	}
 	return time.Time{}
 }

@@ -35,7 +35,7 @@ func step(t *testing.T, l life, words []string) (next life, forget bool) {
 	now := time.Unix(0, 0).Add(time.Duration(seconds) * time.Second)
 	switch words[1] {
 	case "patched":
-		return l.patched(words[2] == "dark"), false
+		return l.patched(words[2] == "dark", now), false
 	case "assumed":
 		return life{state: Dark, assumed: true}, false
 	case "cut":

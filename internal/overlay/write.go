@@ -66,7 +66,8 @@ func (o *Overlay) write(ctx context.Context, enc wire.Encoding, pod []byte,
 	if err != nil {
 		return nil, fmt.Errorf("write status of pod %s: %w", key, err)
 	}
-	if err := o.save(ctx, key, e, func(before life, dark bool) life { return before.patched(dark) }); err != nil {
+	now := time.Now()
+	if err := o.save(ctx, key, e, func(before life, dark bool) life { return before.patched(dark, now) }); err != nil {
 		return nil, fmt.Errorf("write status of pod %s: %w", key, err)
 	}
 	return spliceStatus(enc, pod, e.status)
