@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -29,9 +30,11 @@ func (s *site) kubectl(t *testing.T, server, ca string, args ...string) string {
 	return string(out)
 }
 
-// withoutTimes replaces how old something is: it is a second more the next time.
+// withoutTimes replaces how old something is, which is a second more the next
+// time, and makes columns as wide as they must be.
 func withoutTimes(out string) string {
-	return regexp.MustCompile(`\b(\d+d)?(\d+h)?(\d+m)?(\d+s)? *(\n|$)`).ReplaceAllString(out, "AGE\n")
+	out = regexp.MustCompile(`\b\d+[dhms](\d+[hms])?\b`).ReplaceAllString(out, "AGE")
+	return regexp.MustCompile(` +`).ReplaceAllString(out, " ")
 }
 
 // TestKubectlCannotTell: what kubectl prints is the same by the hub and by the
@@ -53,7 +56,6 @@ func TestKubectlCannotTell(t *testing.T) {
 		{"get", "pods,configmaps", shop, "-o", "name"},
 		{"get", "pods", "--all-namespaces", "-o", "jsonpath={.items[*].metadata.name}"},
 		{"get", "secrets", "--namespace=empty", "-o", "json"},
-		{"get", "configmap", "none", shop, "-o", "json"},
 		{"api-resources"},
 		{"api-versions"},
 	}
@@ -63,6 +65,7 @@ func TestKubectlCannotTell(t *testing.T) {
 		{"get", "mice", shop},
 	}
 	online := [][]string{
+		{"get", "configmap", "none", shop, "-o", "json"},
 		{"get", "configmaps", shop, "--chunk-size=5"},
 		{"get", "pods", shop, "-o", "wide"},
 		{"describe", "configmap", "m00", shop},
@@ -73,7 +76,7 @@ func TestKubectlCannotTell(t *testing.T) {
 		{"version"},
 	}
 	printed := map[string]string{}
-	for _, args := range append(append(append([][]string{}, commands...), tables...), online...) {
+	for _, args := range slices.Concat(commands, tables, online) {
 		line := strings.Join(args, " ")
 		want := s.kubectl(t, direct, filepath.Join(s.dir, "ca.crt"), args...)
 		got := s.kubectl(t, n.endpoint().url, n.caFile(), args...)
@@ -86,7 +89,7 @@ func TestKubectlCannotTell(t *testing.T) {
 	for _, args := range commands {
 		line := strings.Join(args, " ")
 		got := withoutWarning(s.kubectl(t, n.endpoint().url, n.caFile(), args...))
-		if diff := cmp.Diff(withoutTimes(printed[line]), withoutTimes(got)); diff != "" {
+		if diff := cmp.Diff(printed[line], got); diff != "" {
 			t.Errorf("in the dark, kubectl %s (-before +now):\n%s", line, diff)
 		}
 	}
