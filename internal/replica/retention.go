@@ -78,19 +78,24 @@ func (s *Set) forgetIdle(ctx context.Context) {
 // forgetAbove makes room if the store holds more than it may. In the dark too: a
 // full disk is worse than to lack what nobody uses.
 func (s *Set) forgetAbove(ctx context.Context, most int64) {
-	if most <= 0 || s.store.Stats().LiveBytes <= most {
+	if most <= 0 {
 		return
 	}
-	candidates := slices.DeleteFunc(s.All(), (*Collection).essential)
+	all := s.All()
+	var held int64
+	for _, c := range all {
+		held += c.State().Bytes
+	}
+	candidates := slices.DeleteFunc(all, (*Collection).essential)
 	slices.SortStableFunc(candidates, func(a, b *Collection) int { return a.lastUsed().Compare(b.lastUsed()) })
 	for _, c := range candidates {
-		live := s.store.Stats().LiveBytes
-		if live <= most || ctx.Err() != nil {
+		if held <= most || ctx.Err() != nil {
 			return
 		}
-		if c.leave(0) {
-			s.log.Warn("a collection is dropped, as the store holds more than it may", "collection", c.Key.String(), "bytes", live, "most", most)
+		if bytes := c.State().Bytes; c.leave(0) {
+			s.log.Warn("a collection is dropped, as there is more than there may be", "collection", c.Key.String(), "bytes", held, "most", most)
 			s.forget(c)
+			held -= bytes
 		}
 	}
 }
