@@ -333,7 +333,7 @@ func TestDeskPodStatus(t *testing.T) {
 					if got := answerOf(t, r); got != tc.want {
 						t.Fatalf("got %s, want %s: %s", got, tc.want, r.Body)
 					}
-					state, laidOver := d.Overlay.State(overlay.Key{Namespace: "shop", Name: "web"})
+					_, laidOver := d.Overlay.State(overlay.Key{Namespace: "shop", Name: "web"})
 					if laidOver != (tc.address != "") {
 						t.Errorf("it has an entry: %v", laidOver)
 					}
@@ -349,13 +349,13 @@ func TestDeskPodStatus(t *testing.T) {
 					if err := d.NotePodStatus(t.Context(), somebody, r.ContentType, r.Body); err != nil {
 						t.Error(err)
 					}
-					if state, _ = d.Overlay.State(overlay.Key{Namespace: "shop", Name: "web"}); state != overlay.Healed {
+					if state, _ := d.Overlay.State(overlay.Key{Namespace: "shop", Name: "web"}); state != overlay.Healed {
 						t.Errorf("somebody has written to the status, and the entry is %v", state)
 					}
 					if err := d.NotePodStatus(t.Context(), w, r.ContentType, r.Body); err != nil {
 						t.Error(err)
 					}
-					if state, _ = d.Overlay.State(overlay.Key{Namespace: "shop", Name: "web"}); state != overlay.Reported {
+					if state, _ := d.Overlay.State(overlay.Key{Namespace: "shop", Name: "web"}); state != overlay.Reported {
 						t.Errorf("the API server has the status, and the entry is %v", state)
 					}
 				})

@@ -265,7 +265,7 @@ func (d *dark) events(w *watcher) string {
 		w.version, _ = strconv.ParseUint(e.ResourceVersion, 10, 64)
 		fmt.Fprintf(&out, "%s: %s", w.name, strings.ToUpper(fmt.Sprint(e.Type)))
 		if e.Type != wire.Bookmark {
-			fmt.Fprintf(&out, " %s", describe(d.t, m.Encoding, w.collection.Resource.Resource, e.Raw))
+			fmt.Fprintf(&out, " %s", describe(d.t, w.collection.Resource.Resource, e.Raw))
 		}
 		fmt.Fprintf(&out, " @%s\n", e.ResourceVersion)
 	}
@@ -273,7 +273,7 @@ func (d *dark) events(w *watcher) string {
 	return out.String()
 }
 
-func describe(t testing.TB, enc wire.Encoding, resource string, item []byte) string {
+func describe(t testing.TB, resource string, item []byte) string {
 	t.Helper()
 	if resource == "pods" {
 		var p corev1.Pod
@@ -522,7 +522,7 @@ func (d *dark) listed(c *Collection) string {
 	}
 	var out strings.Builder
 	_, err := wire.ReadList(&client.out, m.Encoding, 1<<20, func(item wire.Item) error {
-		out.WriteString(describe(d.t, m.Encoding, c.Resource.Resource, item.Raw) + "\n")
+		out.WriteString(describe(d.t, c.Resource.Resource, item.Raw) + "\n")
 		return nil
 	})
 	d.must(err)

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -144,7 +146,7 @@ func (s *site) post(t *testing.T, pod, path string) {
 	t.Helper()
 	running, err := s.running(t.Context(), s.edge)
 	must(t, err)
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, fmt.Sprintf("http://%s:%d%s", running[pod].PodIP, port, path), http.NoBody)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+net.JoinHostPort(running[pod].PodIP, strconv.Itoa(port))+path, http.NoBody)
 	must(t, err)
 	client := s.edge.HTTP()
 	defer client.CloseIdleConnections()
