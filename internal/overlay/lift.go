@@ -38,11 +38,12 @@ const (
 	// settle is how long the cloud's controllers have to bring what the kubelet reported into the slices.
 	settle = 60 * time.Second
 	// speak is how long the kubelet has to report what it wrote in the dark: it does so for one pod after the other, over a
-	// link that may be slow. It never does if the pod has since become what the cloud took it for all the time: then it finds
-	// its status known.
+	// link that may be slow. It never does if it is stopped, if the API server refuses the status, or if it finds that the
+	// cloud has it.
 	speak = 5 * time.Minute
-	// correct is how long the kubelet has to tell the cloud that a pod is still as it was. It compares every ten seconds.
-	correct = 20 * time.Second
+	// correct is how long the kubelet has to tell the cloud that a pod is still as it was. It compares every ten seconds,
+	// once the feed of its pods has brought the verdict, and then needs two round trips for each pod.
+	correct = 60 * time.Second
 	// remember is how long a lifted entry is noted: longer than any watch lasts, so that one which resumes is told.
 	remember = 2 * time.Hour
 )
