@@ -105,7 +105,7 @@ func (x *exchange) catchUp(c *replica.Collection, version uint64) error {
 type aheadError struct{ version, current uint64 }
 
 func (e *aheadError) Error() string {
-	return fmt.Sprintf("Too large resource version: %d, current: %d", e.version, e.current)
+	return fmt.Sprintf("Timeout: Too large resource version: %d, current: %d", e.version, e.current)
 }
 
 // tooLarge answers as the API server does; client-go recovers by the cause.

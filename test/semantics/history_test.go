@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -125,8 +126,9 @@ func (s *site) backup(t *testing.T) (restore func()) {
 // standstill does something while neither API server nor etcd run.
 func (s *site) standstill(t *testing.T, do func()) {
 	t.Helper()
-	services := []string{cluster.APIServer(0), cluster.Etcd}
-	for _, service := range services {
+	// By itself the API server would wait for its watches to end.
+	must(t, s.Cloud().Kill(t.Context(), cluster.APIServer(0), syscall.SIGKILL))
+	for _, service := range []string{cluster.APIServer(0), cluster.Etcd} {
 		must(t, s.Cloud().StopService(t.Context(), service))
 	}
 	do()
