@@ -68,11 +68,10 @@ func (s *Set) Assume() {
 // PublishesNotReady reports whether a Service wants its pods' addresses
 // published before they are ready; known is false where no collection has it.
 func (s *Set) PublishesNotReady(namespace, service string) (publishes, known bool) {
-	services := request.Resource{Version: "v1", Resource: "services"}
 	var newest uint64
-	for _, c := range s.All() {
+	for _, c := range s.services() {
 		m, populated := c.current()
-		if !populated || c.Resource != services || c.Representation.Transform != wire.Whole {
+		if !populated {
 			continue
 		}
 		record, ok, err := c.table.Get(rowKey(namespace, service))
@@ -84,6 +83,20 @@ func (s *Set) PublishesNotReady(namespace, service string) (publishes, known boo
 		}
 	}
 	return publishes, known
+}
+
+// services returns the collections of Services. It is asked for each slice that
+// is shown, beside hundreds of collections of other things.
+func (s *Set) services() []*Collection {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var found []*Collection
+	for key, c := range s.collections {
+		if key.Resource == (request.Resource{Version: "v1", Resource: "services"}) && key.Representation.Transform == wire.Whole {
+			found = append(found, c)
+		}
+	}
+	return found
 }
 
 // newLens returns nil for a collection that the overlay never concerns.
@@ -157,6 +170,9 @@ func (l *lens) over(view *store.View, enc wire.Encoding) map[string][]byte {
 	for _, pod := range l.overlay.Pods() {
 		l.compare(enc, rowKey(pod.Namespace, pod.Name))
 		for _, key := range l.touched(pod) {
+			if _, done := shown[key]; done {
+				continue // a slice may have a hundred pods
+			}
 			record, ok, err := view.Get(key)
 			if err != nil || !ok {
 				continue // who reads the view meets the error there

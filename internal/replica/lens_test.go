@@ -480,6 +480,30 @@ func TestAheadOfTheReplicaNothingGoesBack(t *testing.T) {
 	})
 }
 
+// TestTheNewestServiceTells: a Service may be in collections of several clients,
+// of which some have not been followed for long.
+func TestTheNewestServiceTells(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDark(t)
+		defer d.close()
+		if _, known := d.set.PublishesNotReady("shop", "web"); known {
+			t.Error("nobody knows the Service, and yet it is known")
+		}
+		for i, publishes := range []bool{false, true, false} {
+			key := Key{Resource: request.Resource{Version: "v1", Resource: "services"}, Representation: wire.Representation{Preference: wire.ProtobufOrJSON}}
+			key.Identity.Name = fmt.Sprint("client-", i)
+			service := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", ResourceVersion: strconv.Itoa([]int{4, 8, 6}[i])}}
+			service.Spec.PublishNotReadyAddresses = publishes
+			c, err := d.set.open(key)
+			d.must(err)
+			d.must(arrive(t.Context(), c, wire.Protobuf, listOf(t, wire.Protobuf, "v1", "Service", service)))
+		}
+		if publishes, known := d.set.PublishesNotReady("shop", "web"); !publishes || !known {
+			t.Errorf("publishes %t, known %t", publishes, known)
+		}
+	})
+}
+
 // TestAStaleCollectionProvesNothing: another client of the node's pods has not
 // asked for long, so that its collection lacks one and has another's
 // predecessor. That it is read in the dark says nothing of the pods.
