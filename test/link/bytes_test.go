@@ -122,6 +122,7 @@ func TestIdleLink(t *testing.T) {
 		limit = 16 << 20 // a day
 	)
 	h := shared.hub(t, shared.edge)
+	h.settle(t)
 	if a := h.ask(t.Context(), http.MethodGet, configMaps+"?resourceVersion=0", ""); a.code != http.StatusOK { // as somebody with a token
 		t.Fatalf("list: %d, %v", a.code, a.err)
 	}
