@@ -14,7 +14,7 @@ run_on_clusters = $(GO) test -count=1 -v -p 1 -timeout 30m $(if $(RUN),-run '$(R
 
 # The older Kubernetes that everything must work with, and what of the founding scenario depends on it most.
 OLDER       = 1.34
-older_tests = ^Test(PodsComeBackInTheDark|RestartsInTheDark|ConvergesAfterTheCut|CutDuringTheFirstList|WatchesOutliveOutages)$$
+older_tests = ^Test(KubectlCannotTell|PodsComeBackInTheDark|RestartsInTheDark|ConvergesAfterTheCut|CutDuringTheFirstList|WatchesOutliveOutages)$$
 
 # make e2e K8S=1.34 reaches the tests, and the playground, through the environment.
 export K8S
