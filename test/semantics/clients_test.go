@@ -255,6 +255,7 @@ func TestClientsEndAsTheServerIs(t *testing.T) {
 		followers = append(followers, w)
 	}
 	controllers := startControllerRuntime(t, cfg, namespace)
+	person := s.kubectlWatch(t, n, namespace)
 
 	ctx, cancel := context.WithTimeout(t.Context(), lasts)
 	defer cancel()
@@ -279,6 +280,7 @@ func TestClientsEndAsTheServerIs(t *testing.T) {
 		}
 		w.mu.Unlock()
 	}
+	await(t, "kubectl has printed what the API server has", time.Minute, func(context.Context) error { return person.has(want.configMaps) })
 	await(t, "controller-runtime has what the API server has", time.Minute, func(ctx context.Context) error {
 		var list corev1.ConfigMapList
 		if err := controllers.List(ctx, &list); err != nil {

@@ -2,15 +2,19 @@ package semantics
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // kubectl runs the stock kubectl against an address, and returns all that it
@@ -28,6 +32,66 @@ func (s *site) kubectl(t *testing.T, server, ca string, args ...string) string {
 		return string(out) + err.Error()
 	}
 	return string(out)
+}
+
+// watching is a kubectl that prints events until the test ends.
+type watching struct {
+	mu    sync.Mutex
+	holds map[string]string // by name: the version of the newest event, unless that was a deletion
+	ended error
+}
+
+func (s *site) kubectlWatch(t *testing.T, n *node, namespace string) *watching {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	cmd := exec.CommandContext(ctx, s.Program("kubectl"), "--server="+n.endpoint().url, "--certificate-authority="+n.caFile(), "--token="+s.tokens[administrator],
+		"--cache-dir="+filepath.Join(t.TempDir(), "cache"), "get", "configmaps", "--namespace="+namespace, "--watch", "--output-watch-events", "--output=json")
+	cmd.Env = []string{"HOME=" + t.TempDir()}
+	out, err := cmd.StdoutPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	w := &watching{holds: map[string]string{}}
+	var reading sync.WaitGroup
+	reading.Go(func() { w.read(json.NewDecoder(out)) })
+	t.Cleanup(func() {
+		cancel()
+		reading.Wait()
+		_ = cmd.Wait() // it was killed
+	})
+	return w
+}
+
+func (w *watching) read(events *json.Decoder) {
+	for {
+		var e struct {
+			Type   string
+			Object metav1.PartialObjectMetadata
+		}
+		err := events.Decode(&e)
+		w.mu.Lock()
+		switch {
+		case err != nil:
+			w.ended = err
+		case e.Type == "DELETED":
+			delete(w.holds, e.Object.Name)
+		default:
+			w.holds[e.Object.Name] = e.Object.ResourceVersion
+		}
+		w.mu.Unlock()
+		if err != nil {
+			return
+		}
+	}
+}
+
+// has tells how what kubectl has printed differs from what it should have.
+func (w *watching) has(want map[string]string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.ended != nil {
+		return fmt.Errorf("kubectl has ended: %w", w.ended)
+	}
+	return same(want, w.holds)
 }
 
 // withoutTimes replaces how old something is, which is a second more the next
