@@ -17,7 +17,7 @@ const (
 	changes = 10
 	// eventBytes is the most that the event of one of these objects takes.
 	eventBytes = 1500
-	cutFor     = 10 * time.Second
+	cutFor     = time.Minute
 )
 
 // Three clients that read the same cost the cloud one stream; when they start
