@@ -77,7 +77,7 @@ func run(ctx context.Context, keep bool) (err error) {
 	if ctx.Err() != nil {
 		return errors.New("interrupted; the cluster is taken down")
 	}
-	logs, copied := keepLogs(c)
+	logs, copied := c.KeepLogs()
 	if copied != nil {
 		logs = copied.Error()
 	}
@@ -91,13 +91,4 @@ func run(ctx context.Context, keep bool) (err error) {
 func terminal(f *os.File) bool {
 	info, err := f.Stat()
 	return err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("TERM") != "dumb"
-}
-
-// keepLogs copies the cluster's logs to where they outlive it.
-func keepLogs(c *cluster.Cluster) (string, error) {
-	dir, err := os.MkdirTemp("", "yurt-demo-logs-")
-	if err != nil {
-		return "", err
-	}
-	return dir, os.CopyFS(dir, os.DirFS(c.LogDir()))
 }

@@ -5,8 +5,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
-	"log/slog"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -18,6 +16,7 @@ import (
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"yurt/internal/controller/endpointretention"
+	"yurt/internal/logging"
 	"yurt/internal/manager"
 	"yurt/internal/version"
 )
@@ -39,7 +38,7 @@ func main() {
 
 func command() *cobra.Command {
 	var cfg manager.Config
-	var level, format string
+	var log logging.Flags
 	cmd := &cobra.Command{
 		Use:           "yurt-controller-manager",
 		Short:         "Keep the pods of autonomous nodes while these are dark",
@@ -48,7 +47,7 @@ func command() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			logger, err := newLogger(cmd.ErrOrStderr(), level, format)
+			logger, err := log.Logger(cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}
@@ -69,23 +68,6 @@ func command() *cobra.Command {
 	f.Float32Var(&cfg.QPS, "kube-api-qps", 200, "requests a second to the API server, at most")
 	f.IntVar(&cfg.Burst, "kube-api-burst", 400, "requests to the API server at once, at most")
 	f.StringSliceVar(&cfg.NodeControllers, "node-controller-users", endpointretention.NodeControllers(), "users as whom the stock node controller marks pods as not ready")
-	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
-	f.StringVar(&format, "log-format", "text", "text or json")
+	log.Define(cmd)
 	return cmd
-}
-
-func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {
-	var options slog.HandlerOptions
-	var l slog.Level
-	if err := l.UnmarshalText([]byte(level)); err != nil {
-		return nil, fmt.Errorf("--log-level %q: want debug, info, warn or error", level)
-	}
-	options.Level = l
-	switch format {
-	case "text":
-		return slog.New(slog.NewTextHandler(w, &options)), nil
-	case "json":
-		return slog.New(slog.NewJSONHandler(w, &options)), nil
-	}
-	return nil, fmt.Errorf("--log-format %q: want text or json", format)
 }

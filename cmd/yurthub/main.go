@@ -7,8 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -19,6 +17,7 @@ import (
 
 	"yurt/internal/failpoint"
 	"yurt/internal/hub"
+	"yurt/internal/logging"
 	"yurt/internal/version"
 )
 
@@ -34,7 +33,7 @@ func main() {
 
 func command() *cobra.Command {
 	var cfg hub.Config
-	var level, format string
+	var log logging.Flags
 	cmd := &cobra.Command{
 		Use:           "yurthub --kubeconfig FILE",
 		Short:         "Serve the Kubernetes API to this node from a durable replica",
@@ -43,7 +42,7 @@ func command() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			logger, err := newLogger(cmd.ErrOrStderr(), level, format)
+			logger, err := log.Logger(cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}
@@ -66,25 +65,8 @@ func command() *cobra.Command {
 	f.IntVar(&cfg.ProxyPort, "proxy-port", 10261, "port of the plain proxy")
 	f.BoolVar(&cfg.Insecure, "enable-insecure-proxy", false, "open the plain proxy on loopback: whoever reaches it acts as the node")
 	f.BoolVar(&cfg.DisableOverlay, "disable-overlay", false, "while the cloud is away, refuse pod status and show Services with the addresses that their pods had before")
-	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
-	f.StringVar(&format, "log-format", "text", "text or json")
+	log.Define(cmd)
 	return cmd
-}
-
-func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {
-	var options slog.HandlerOptions
-	var l slog.Level
-	if err := l.UnmarshalText([]byte(level)); err != nil {
-		return nil, fmt.Errorf("--log-level %q: want debug, info, warn or error", level)
-	}
-	options.Level = l
-	switch format {
-	case "text":
-		return slog.New(slog.NewTextHandler(w, &options)), nil
-	case "json":
-		return slog.New(slog.NewJSONHandler(w, &options)), nil
-	}
-	return nil, fmt.Errorf("--log-format %q: want text or json", format)
 }
 
 // gcPercent trades processor time for memory: the hub allocates little, and

@@ -11,7 +11,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"log/slog"
 	"os"
@@ -28,6 +27,7 @@ import (
 
 	"yurt/internal/playground/binaries"
 	"yurt/internal/playground/cluster"
+	"yurt/internal/playground/clustertest"
 	"yurt/internal/playground/image"
 	"yurt/internal/playground/scenario"
 )
@@ -62,39 +62,17 @@ type site struct {
 var shared *site //nolint:gochecknoglobals // a cluster for the package, made by TestMain
 
 func TestMain(m *testing.M) {
-	flag.Parse()
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) int {
-	if testing.Short() {
-		fmt.Println("left out with -short: the tests on a real cluster")
-		return 0
-	}
 	if v := binaries.DefaultKubernetes(); version.MustParseGeneric(v).LessThan(version.MajorMinor(1, 36)) {
 		fmt.Printf("left out with Kubernetes %s: nothing can keep pods in their Services before 1.36; what is kept all the same tests ./fleet\n", v)
-		return 0
+		os.Exit(0)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 25*time.Minute) // the first time it builds Kubernetes
-	defer cancel()
-	s, err := up(ctx)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "cloud:", err)
-		if os.Geteuid() != 0 && os.Getenv("CI") != "true" {
-			return 0
+	code := clustertest.Suite{Name: "cloud", AddLogs: func(dir string) error { return shared.addLogs(dir) }, Up: func(ctx context.Context) (c *cluster.Cluster, err error) {
+		if shared, err = up(ctx); err != nil {
+			return nil, err
 		}
-		return 1
-	}
-	shared = s
-	code := m.Run()
-	if code != 0 {
-		fmt.Fprintln(os.Stderr, "cloud: logs are kept in", s.keepLogs())
-	}
-	if err := s.Down(); err != nil {
-		fmt.Fprintln(os.Stderr, "cloud:", err)
-		return 1
-	}
-	return code
+		return shared.Cluster, nil
+	}}.Run(m)
+	os.Exit(code)
 }
 
 func up(ctx context.Context) (*site, error) {
@@ -115,7 +93,8 @@ func up(ctx context.Context) (*site, error) {
 	}
 	s := &site{Cluster: c}
 	if err := s.open(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "cloud: logs are kept in", s.keepLogs())
+		dir, kept := c.KeepLogs()
+		fmt.Fprintln(os.Stderr, "cloud: logs are kept in", dir, errors.Join(kept, s.addLogs(dir)))
 		return nil, errors.Join(err, c.Down())
 	}
 	return s, nil
@@ -207,15 +186,8 @@ func (s *site) kubectl(ctx context.Context, in *strings.Reader, args ...string) 
 	return stdout.String(), nil
 }
 
-// keepLogs copies the logs to where they outlive the cluster, those of the controllers too.
-func (s *site) keepLogs() string {
-	dir, err := os.MkdirTemp("", "yurt-cloud-logs-")
-	if err == nil {
-		err = os.CopyFS(dir, os.DirFS(s.LogDir()))
-	}
-	if err != nil {
-		return "no place: " + err.Error()
-	}
+// addLogs adds what the controllers say, and what the cloud has come to.
+func (s *site) addLogs(dir string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	for name, args := range map[string][]string{
@@ -229,10 +201,10 @@ func (s *site) keepLogs() string {
 			out = err.Error()
 		}
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(out), 0o600); err != nil {
-			return dir + ", in part: " + err.Error()
+			return err
 		}
 	}
-	return dir
+	return nil
 }
 
 // begin returns the site at rest.

@@ -10,7 +10,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"flag"
 	"fmt"
 	"net/http"
 	"os"
@@ -26,6 +25,7 @@ import (
 	"yurt/internal/adminapi"
 	"yurt/internal/playground/binaries"
 	"yurt/internal/playground/cluster"
+	"yurt/internal/playground/clustertest"
 	"yurt/internal/playground/component"
 	"yurt/internal/playground/scenario"
 )
@@ -43,36 +43,13 @@ type site struct {
 var shared *site //nolint:gochecknoglobals // a cluster for the package, made by TestMain
 
 func TestMain(m *testing.M) {
-	flag.Parse()
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) int {
-	if testing.Short() {
-		fmt.Println("left out with -short: the tests on a real cluster")
-		return 0
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 25*time.Minute) // the first time it builds Kubernetes
-	defer cancel()
-	s, err := up(ctx)
-	if err != nil {
-		if os.Geteuid() != 0 && os.Getenv("CI") != "true" {
-			fmt.Fprintln(os.Stderr, "e2e: left out:", err)
-			return 0
+	code := clustertest.Suite{Name: "e2e", Up: func(ctx context.Context) (c *cluster.Cluster, err error) {
+		if shared, err = up(ctx); err != nil {
+			return nil, err
 		}
-		fmt.Fprintln(os.Stderr, "e2e:", err)
-		return 1
-	}
-	shared = s
-	code := m.Run()
-	if code != 0 {
-		fmt.Fprintln(os.Stderr, "e2e: logs are kept in", s.keepLogs())
-	}
-	if err := s.Down(); err != nil {
-		fmt.Fprintln(os.Stderr, "e2e:", err)
-		return 1
-	}
-	return code
+		return shared.Cluster, nil
+	}}.Run(m)
+	os.Exit(code)
 }
 
 func up(ctx context.Context) (*site, error) {
@@ -101,18 +78,6 @@ func up(ctx context.Context) (*site, error) {
 		return nil, errors.Join(err, c.Down())
 	}
 	return s, nil
-}
-
-// keepLogs copies the logs to where they outlive the cluster.
-func (s *site) keepLogs() string {
-	dir, err := os.MkdirTemp("", "yurt-e2e-logs-")
-	if err == nil {
-		err = os.CopyFS(dir, os.DirFS(s.LogDir()))
-	}
-	if err != nil {
-		return "no place: " + err.Error()
-	}
-	return dir
 }
 
 // begin returns the site at rest, and leaves it so.

@@ -30,6 +30,7 @@ import (
 	"yurt/internal/adminapi"
 	"yurt/internal/playground/binaries"
 	"yurt/internal/playground/cluster"
+	"yurt/internal/playground/clustertest"
 	"yurt/internal/playground/component"
 	"yurt/internal/playground/scenario"
 )
@@ -54,33 +55,16 @@ const namespace = "grey"
 var flapping = flag.Duration("flap", 20*time.Second, "how long the link flaps")
 
 func TestMain(m *testing.M) {
-	flag.Parse()
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) int {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Minute) // the first time it builds Kubernetes
-	defer cancel()
-	s, err := up(ctx)
-	if err != nil {
-		if os.Geteuid() != 0 && os.Getenv("CI") != "true" {
-			fmt.Fprintln(os.Stderr, "link: left out:", err)
-			return 0
+	code := clustertest.Suite{Name: "link", Up: func(ctx context.Context) (c *cluster.Cluster, err error) {
+		if shared, err = up(ctx); err != nil {
+			return nil, err
 		}
-		fmt.Fprintln(os.Stderr, "link:", err)
-		return 1
+		return shared.Cluster, nil
+	}}.Run(m)
+	if shared != nil {
+		shared.front.stop()
 	}
-	shared = s
-	code := m.Run()
-	s.front.stop()
-	if code != 0 {
-		fmt.Fprintln(os.Stderr, "link: logs are kept in", s.keepLogs())
-	}
-	if err := s.Down(); err != nil {
-		fmt.Fprintln(os.Stderr, "link:", err)
-		return 1
-	}
-	return code
+	os.Exit(code)
 }
 
 func up(ctx context.Context) (*site, error) {
@@ -173,18 +157,6 @@ func (s *site) authorize(ctx context.Context) error {
 	}
 	s.token = token.Status.Token
 	return nil
-}
-
-// keepLogs copies the logs to where they outlive the cluster.
-func (s *site) keepLogs() string {
-	dir, err := os.MkdirTemp("", "yurt-link-logs-")
-	if err == nil {
-		err = os.CopyFS(dir, os.DirFS(s.LogDir()))
-	}
-	if err != nil {
-		return "no place: " + err.Error()
-	}
-	return dir
 }
 
 func must(t *testing.T, err error) {

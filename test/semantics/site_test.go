@@ -14,7 +14,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"flag"
 	"fmt"
 	"net/http"
 	"os"
@@ -31,6 +30,7 @@ import (
 
 	"yurt/internal/playground/binaries"
 	"yurt/internal/playground/cluster"
+	"yurt/internal/playground/clustertest"
 )
 
 // site is an API server with its etcd, and nobody else who writes: nodes it has
@@ -54,33 +54,18 @@ const (
 var shared *site //nolint:gochecknoglobals // a cluster for the package, made by TestMain
 
 func TestMain(m *testing.M) {
-	flag.Parse()
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) int {
-	if testing.Short() {
-		fmt.Println("left out with -short: the tests against a real API server")
-		return 0
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 25*time.Minute) // the first time it builds Kubernetes
-	defer cancel()
-	s, err := up(ctx)
-	if err != nil {
-		if os.Geteuid() != 0 && os.Getenv("CI") != "true" {
-			fmt.Fprintln(os.Stderr, "semantics: left out:", err)
-			return 0
+	code := clustertest.Suite{Name: "semantics", Up: func(ctx context.Context) (c *cluster.Cluster, err error) {
+		if shared, err = up(ctx); err != nil {
+			return nil, err
 		}
-		fmt.Fprintln(os.Stderr, "semantics:", err)
-		return 1
+		return shared.Cluster, nil
+	}}.Run(m)
+	if shared != nil {
+		if err := os.RemoveAll(shared.dir); err != nil {
+			fmt.Fprintln(os.Stderr, "semantics:", err)
+		}
 	}
-	shared = s
-	code := m.Run()
-	if err := errors.Join(s.Down(), os.RemoveAll(s.dir)); err != nil {
-		fmt.Fprintln(os.Stderr, "semantics:", err)
-		return 1
-	}
-	return code
+	os.Exit(code)
 }
 
 func up(ctx context.Context) (*site, error) {

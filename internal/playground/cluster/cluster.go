@@ -136,6 +136,14 @@ func (c *Cluster) binDir() string { return filepath.Join(c.dir, "bin") }
 // LogDir returns the directory that has the logs: one directory for each machine, in it one file for each service.
 func (c *Cluster) LogDir() string { return filepath.Join(c.dir, "logs") }
 
+// KeepLogs copies the logs to a new directory, where they outlive the cluster.
+func (c *Cluster) KeepLogs() (dir string, err error) {
+	if dir, err = os.MkdirTemp("", "yurt-logs-"+c.Config.Name+"-"); err != nil {
+		return "", err
+	}
+	return dir, os.CopyFS(dir, os.DirFS(c.LogDir()))
+}
+
 // Cloud returns the machine of the control plane. Its services are etcd, kube-apiserver (kube-apiserver-2 and so on for further
 // ones), kube-controller-manager and kube-scheduler.
 func (c *Cluster) Cloud() *machine.Machine { return c.cloud }

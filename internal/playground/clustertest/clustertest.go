@@ -8,7 +8,6 @@ import (
 	"errors"
 	"log/slog"
 	"os"
-	"os/exec"
 	"testing"
 
 	"yurt/internal/playground/binaries"
@@ -76,13 +75,9 @@ func keepLogs(t testing.TB, c *cluster.Cluster) {
 	if _, err := os.Stat(c.LogDir()); err != nil {
 		return // the test took the cluster down itself
 	}
-	dir, err := os.MkdirTemp("", "yurt-logs-"+c.Config.Name+"-") //nolint:usetesting // it outlives the test
+	dir, err := c.KeepLogs()
 	if err != nil {
-		t.Log(err)
-		return
-	}
-	if out, err := exec.Command("cp", "-a", c.LogDir()+"/.", dir).CombinedOutput(); err != nil {
-		t.Logf("keep logs: %v: %s", err, out)
+		t.Logf("keep logs: %v", err)
 		return
 	}
 	t.Logf("logs of the cluster are kept in %s", dir)

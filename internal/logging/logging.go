@@ -1,0 +1,40 @@
+// Package logging makes the logger that a program's flags --log-level and --log-format ask for, the same in all programs.
+//
+// A value that it does not know is an error that names the flag. It holds no logger of its own, and never sets the default one.
+package logging
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/spf13/cobra"
+)
+
+// Flags are the values of the two flags.
+type Flags struct {
+	Level  string // debug, info, warn or error
+	Format string // text or json
+}
+
+// Define defines the flags of a command.
+func (f *Flags) Define(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.Level, "log-level", "info", "debug, info, warn or error")
+	cmd.Flags().StringVar(&f.Format, "log-format", "text", "text or json")
+}
+
+// Logger returns a logger that writes to w. Its error names the flag that is wrong.
+func (f *Flags) Logger(w io.Writer) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(f.Level)); err != nil {
+		return nil, fmt.Errorf("--log-level %q: want debug, info, warn or error", f.Level)
+	}
+	options := &slog.HandlerOptions{Level: level}
+	switch f.Format {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, options)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, options)), nil
+	}
+	return nil, fmt.Errorf("--log-format %q: want text or json", f.Format)
+}
