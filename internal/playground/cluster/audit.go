@@ -88,11 +88,19 @@ func readAudit(file string, from int64) ([]Request, error) {
 		return nil, err
 	}
 	defer f.Close()
-	if _, err := f.Seek(from, io.SeekStart); err != nil {
-		return nil, err
+	r := bufio.NewReader(f)
+	if from > 0 { // A file grows page by page: the place may lie within a line, which was written before it then.
+		if _, err := f.Seek(from-1, io.SeekStart); err != nil {
+			return nil, err
+		}
+		if _, err := r.ReadBytes('\n'); errors.Is(err, io.EOF) {
+			return nil, nil
+		} else if err != nil {
+			return nil, err
+		}
 	}
 	var all []Request
-	for r := bufio.NewReader(f); ; {
+	for {
 		line, err := r.ReadBytes('\n')
 		if errors.Is(err, io.EOF) {
 			return all, nil // a last line without its end is being written

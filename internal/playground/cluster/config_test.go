@@ -155,7 +155,12 @@ func TestReadAudit(t *testing.T) {
 	for _, tc := range []struct {
 		from int64
 		want []string
-	}{{0, []string{"get", "watch"}}, {int64(len(first)), []string{"watch"}}} {
+	}{
+		{0, []string{"get", "watch"}},
+		{3, []string{"watch"}}, // the mark was set while the first line was being written
+		{int64(len(first)), []string{"watch"}},
+		{int64(len(first + rest)), nil},
+	} {
 		all, err := readAudit(file, tc.from)
 		if err != nil {
 			t.Fatal(err)
