@@ -53,6 +53,7 @@ func command() *cobra.Command {
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.StringVar(&cfg.Kubeconfig, "kubeconfig", "", "kubeconfig of this node, for the hub's own way to the API server; followed when it or its certificate changes")
+	f.StringArrayVar(&cfg.Identities, "identity", nil, "NAME=KUBECONFIG of another component of this node with a client certificate of its own, such as kube-proxy=/etc/kubernetes/kube-proxy.conf; may be repeated. Components with tokens need none")
 	f.StringSliceVar(&cfg.Servers, "server-addr", nil, "addresses of API servers, like https://10.0.0.1:6443,https://10.0.0.2:6443, instead of the kubeconfig's")
 	f.StringVar(&cfg.LBMode, "lb-mode", "rr", "which of several API servers is asked: rr (each in its turn) or priority (the first that is well)")
 	f.StringVar(&cfg.NodeName, "node-name", "", "name of this node (default: the host's name)")

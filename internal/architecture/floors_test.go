@@ -53,6 +53,7 @@ func floors() []place {
 		// Floor 2: one mechanism each.
 		{"internal/filter", hub, 2, "changes to objects on their way out"},
 		{"internal/overlay", hub, 2, "the status of the node's pods as the cloud does not know it yet, laid over what the cloud said"},
+		{"internal/peer", hub, 2, "which process is at the other end of a connection"},
 		{"internal/upstream", hub, 2, "the pool of API servers; it alone decides which one is asked"},
 
 		// Floor 3: one path of a request each.
@@ -60,12 +61,15 @@ func floors() []place {
 		{"internal/offline", hub, 3, "what a write gets while the cloud is away"},
 		{"internal/replica", hub, 3, "keeps a local copy of one list+watch and serves it"},
 
-		// Floor 4: HTTP.
-		{"internal/admin", hub, 4, "/livez, /readyz, /metrics and /status"},
-		{"internal/gateway", hub, 4, "listeners, identity, and which path a request takes"},
+		// Floor 4: who asks.
+		{"internal/identity", hub, 4, "whose a request is, and what they may be shown: the API server's word, remembered"},
 
-		// Floor 5: everything.
-		{"internal/hub", hub, 5, "the node agent as one value"},
+		// Floor 5: HTTP.
+		{"internal/admin", hub, 5, "/livez, /readyz, /metrics and /status"},
+		{"internal/gateway", hub, 5, "which path a request takes"},
+
+		// Floor 6: everything.
+		{"internal/hub", hub, 6, "the node agent as one value"},
 
 		// The cloud's controllers share with the hub what users write, and nothing else.
 		{"internal/controller/autonomy", cloud, 2, "what nodes and pods ask for, read the same way by all controllers"},

@@ -1,8 +1,6 @@
 package credential
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"log/slog"
 	"strings"
 )
@@ -10,8 +8,9 @@ import (
 // Identity says as whom a request acts. What was fetched for one identity is
 // never shown to another.
 type Identity struct {
-	// Name is the user name that the API server gave to the token, or empty
-	// for the node itself, whose identity is the hub's own certificate.
+	// Name is the user name that the API server gave to the token, or that of
+	// a client certificate; empty for the node itself, whose identity is the
+	// hub's own certificate.
 	Name string
 }
 
@@ -30,7 +29,7 @@ func (i Identity) String() string {
 }
 
 // Credential is what a request is sent upstream with: a client's bearer token,
-// or, if Token is empty, the hub's own certificate.
+// or, if Token is empty, the certificate that the hub has for the identity.
 type Credential struct {
 	Identity Identity
 	Token    string
@@ -53,11 +52,4 @@ func BearerToken(authorization string) string {
 		return ""
 	}
 	return strings.TrimSpace(token)
-}
-
-// TokenHash is under what a token is remembered: the token itself is never
-// stored for that.
-func TokenHash(token string) string {
-	sum := sha256.Sum256([]byte(token))
-	return hex.EncodeToString(sum[:])
 }

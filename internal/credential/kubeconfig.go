@@ -183,6 +183,14 @@ func (k *Kubeconfig) readCredential() error {
 // Certificate is the client certificate, or nil.
 func (k *Kubeconfig) Certificate() *tls.Certificate { return k.certificate }
 
+// User is the name in the client certificate, "" if there is none.
+func (k *Kubeconfig) User() string {
+	if k.certificate == nil {
+		return ""
+	}
+	return k.certificate.Leaf.Subject.CommonName
+}
+
 // Same tells whether both lead to the same server with the same trust and
 // credential, so that open connections may stay.
 func (k *Kubeconfig) Same(other *Kubeconfig) bool {

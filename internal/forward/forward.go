@@ -142,16 +142,37 @@ func prepare(p *httputil.ProxyRequest, x Exchange) {
 	// Parameters that the proxy finds malformed are the API server's, or those
 	// of a Service behind it.
 	out.URL.RawQuery = p.In.URL.RawQuery
-	node := x.Credential.Identity.IsNode()
+	node, certified := x.Credential.Identity.IsNode(), x.Credential.Token == ""
 	for name := range out.Header {
-		if strings.HasPrefix(name, "X-Remote-") || node && (name == "Authorization" || strings.HasPrefix(name, "Impersonate-")) {
+		if strings.HasPrefix(name, "X-Remote-") || certified && name == "Authorization" || node && strings.HasPrefix(name, "Impersonate-") {
 			delete(out.Header, name)
 		}
+	}
+	if certified {
+		dropProtocolToken(out.Header)
 	}
 	if x.Inspect != nil {
 		// What is kept must be readable by every client: the transport asks
 		// for gzip by itself and unpacks it.
 		out.Header.Del("Accept-Encoding")
+	}
+}
+
+// dropProtocolToken drops the bearer token that a browser's client hides among
+// the protocols of a WebSocket: the API server takes it for a credential.
+func dropProtocolToken(h http.Header) {
+	const name = "Sec-Websocket-Protocol"
+	var kept []string
+	for _, line := range h.Values(name) {
+		for protocol := range strings.SplitSeq(line, ",") {
+			if protocol = strings.TrimSpace(protocol); !strings.HasPrefix(protocol, "base64url.bearer.authorization.k8s.io.") {
+				kept = append(kept, protocol)
+			}
+		}
+	}
+	h.Del(name)
+	if len(kept) > 0 {
+		h.Set(name, strings.Join(kept, ", "))
 	}
 }
 

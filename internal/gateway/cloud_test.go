@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,6 +17,8 @@ import (
 	"sync"
 	"time"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -42,11 +45,12 @@ type cloud struct {
 	seen     []string      // requests, since the last look
 	suspects int
 
-	tokens  map[string]string // the users of valid tokens
-	denied  map[string]bool   // "user path prefix"
-	mood    string            // "", "hang", "slow", "lose"
-	balance *canned           // what a load balancer answers in the API server's place
-	cut     int               // items after which a list breaks off
+	tokens  map[string]tokenOwner // of valid tokens
+	denied  map[string]bool       // "user path prefix", or "user verb:path prefix"
+	reviews []string              // of access, since the last look
+	mood    string                // "", "hang", "slow", "lose"
+	balance *canned               // what a load balancer answers in the API server's place
+	cut     int                   // items after which a list breaks off
 }
 
 // slowness is how long a slow cloud takes for an answer.
@@ -65,6 +69,9 @@ type event struct {
 	object
 }
 
+// tokenOwner is a user, and the pod that the token is bound to, if any.
+type tokenOwner struct{ user, namespace, pod, uid string }
+
 type canned struct {
 	code              int
 	contentType, body string
@@ -74,7 +81,7 @@ func newCloud() *cloud {
 	return &cloud{
 		link: upstream.Link{State: upstream.Up, Since: time.Now()}, changed: make(chan struct{}), wake: make(chan struct{}),
 		revision: 100, floor: 100, objects: map[string]object{},
-		tokens: map[string]string{"alice-token": "alice", "bob-token": "bob"}, denied: map[string]bool{},
+		tokens: map[string]tokenOwner{"alice-token": {user: "alice"}, "bob-token": {user: "bob"}}, denied: map[string]bool{},
 	}
 }
 
@@ -224,17 +231,17 @@ func (c *cloud) serve(r *http.Request, q *request.Request, cred credential.Crede
 		enc = wire.Protobuf
 	}
 	user := cred.Identity.String()
-	if !cred.Identity.IsNode() && c.tokens[cred.Token] == "" {
+	if !cred.Identity.IsNode() && !c.valid(cred.Token) {
 		return refusal(enc, http.StatusUnauthorized, "Unauthorized", "")
 	}
-	for rule := range c.denied {
-		if who, prefix, _ := strings.Cut(rule, " "); who == user && strings.HasPrefix(r.URL.Path, prefix) {
-			return refusal(enc, http.StatusForbidden, "Forbidden", q.Name)
-		}
+	if c.denies(user, q.Verb, r.URL.Path) {
+		return refusal(enc, http.StatusForbidden, "Forbidden", q.Name)
 	}
 	switch {
 	case q.Resource.Resource == "tokenreviews":
 		return c.review(body)
+	case q.Resource.Resource == "subjectaccessreviews":
+		return c.reviewAccess(body)
 	case q.Discovery:
 		return respond(http.StatusOK, "application/json", fmt.Appendf(nil, `{"path":%q,"accept":%q}`+"\n", r.URL.Path, r.Header.Get("Accept")), true)
 	case q.Resource.Resource == "":
@@ -288,10 +295,70 @@ func (c *cloud) review(body []byte) *http.Response {
 	if err := json.Unmarshal(body, &review); err != nil {
 		return refusal(wire.JSON, http.StatusBadRequest, "BadRequest", "")
 	}
-	user := c.tokens[review.Spec.Token]
-	return respond(http.StatusCreated, "application/json",
-		fmt.Appendf(nil, `{"kind":"TokenReview","status":{"authenticated":%t,"user":{"username":%q}}}`, user != "", user), true)
+	var answer authenticationv1.TokenReview
+	if c.valid(review.Spec.Token) {
+		owner := c.tokens[review.Spec.Token]
+		answer.Status = authenticationv1.TokenReviewStatus{Authenticated: true, User: authenticationv1.UserInfo{Username: owner.user}}
+		if owner.uid != "" {
+			answer.Status.User.Extra = map[string]authenticationv1.ExtraValue{
+				"authentication.kubernetes.io/pod-name":      {owner.pod},
+				"authentication.kubernetes.io/pod-uid":       {owner.uid},
+				"authentication.kubernetes.io/credential-id": {"JTI=" + review.Spec.Token},
+			}
+		}
+	}
+	raw, err := json.Marshal(answer)
+	if err != nil {
+		panic(err)
+	}
+	return respond(http.StatusCreated, "application/json", raw, true)
 }
+
+// valid: a token dies with its pod.
+func (c *cloud) valid(token string) bool {
+	owner, ok := c.tokens[token]
+	if owner.uid == "" {
+		return ok
+	}
+	pod, exists := c.objects["/api/v1/namespaces/"+owner.namespace+"/pods/"+owner.pod]
+	return exists && pod.uid == owner.uid
+}
+
+func (c *cloud) denies(user string, verb request.Verb, path string) bool {
+	for rule := range c.denied {
+		who, prefix, _ := strings.Cut(rule, " ")
+		if who == user && (strings.HasPrefix(path, prefix) || strings.HasPrefix(string(verb)+":"+path, prefix)) {
+			return true
+		}
+	}
+	return false
+}
+
+// reviewAccess says what the same request of that user would be told.
+func (c *cloud) reviewAccess(body []byte) *http.Response {
+	var review authorizationv1.SubjectAccessReview
+	if err := json.Unmarshal(body, &review); err != nil {
+		return refusal(wire.JSON, http.StatusBadRequest, "BadRequest", "")
+	}
+	a := review.Spec.ResourceAttributes
+	path := request.Resource{Group: a.Group, Version: a.Version, Resource: a.Resource}.Path(a.Namespace)
+	if a.Name != "" {
+		path += "/" + a.Name
+	}
+	line := fmt.Sprintf("may %s %s %s", review.Spec.User, a.Verb, path)
+	if a.FieldSelector != nil {
+		line += " where " + a.FieldSelector.RawSelector
+	}
+	if pod := review.Spec.Extra["authentication.kubernetes.io/pod-uid"]; len(pod) > 0 {
+		line += " in pod " + pod[0]
+	}
+	c.reviews = append(c.reviews, line)
+	return respond(http.StatusCreated, "application/json",
+		fmt.Appendf(nil, `{"kind":"SubjectAccessReview","status":{"allowed":%t}}`, !c.denies(review.Spec.User, request.Verb(a.Verb), path)), true)
+}
+
+// Certificate: the hub has none of its own here, and none is expired.
+func (c *cloud) Certificate(credential.Identity) *x509.Certificate { return nil }
 
 // list honours a limit; the token says where to go on.
 func (c *cloud) list(q *request.Request, enc wire.Encoding) *http.Response {
@@ -423,6 +490,15 @@ func respond(code int, contentType string, body []byte, genuine bool) *http.Resp
 	}
 }
 
+func (c *cloud) takeReviews() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	reviews := c.reviews
+	c.reviews = nil
+	slices.Sort(reviews)
+	return reviews
+}
+
 func (c *cloud) takeSeen() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -470,7 +546,12 @@ func (c *cloud) command(line string) error {
 	case "revoke":
 		delete(c.tokens, f[1])
 	case "issue":
-		c.tokens[f[1]] = f[2]
+		c.tokens[f[1]] = tokenOwner{user: f[2]}
+	case "bind": // a token to a pod that is there: TOKEN NAMESPACE/NAME
+		owner := c.tokens[f[1]]
+		owner.namespace, owner.pod, _ = strings.Cut(f[2], "/")
+		owner.uid = c.objects["/api/v1/namespaces/"+owner.namespace+"/pods/"+owner.pod].uid
+		c.tokens[f[1]] = owner
 	case "deny":
 		c.denied[f[1]+" "+f[2]] = true
 		c.breakStreams()

@@ -18,8 +18,8 @@ import (
 	"strings"
 	"time"
 
-	"yurt/internal/credential"
 	"yurt/internal/forward"
+	"yurt/internal/identity"
 	"yurt/internal/offline"
 	"yurt/internal/replica"
 	"yurt/internal/request"
@@ -38,14 +38,15 @@ const (
 
 // Gateway serves the Kubernetes API to this node.
 type Gateway struct {
-	Link       Link
-	Replicas   *replica.Set
-	Proxy      *forward.Proxy
-	Desk       *offline.Desk
-	Memory     *Memory
-	Identifier *Identifier
-	Logger     *slog.Logger
-	Metrics    *Metrics
+	Link          Link
+	Replicas      *replica.Set
+	Proxy         *forward.Proxy
+	Desk          *offline.Desk
+	Memory        *Memory
+	Authenticator *identity.Authenticator
+	Grants        *identity.Grants
+	Logger        *slog.Logger
+	Metrics       *Metrics
 }
 
 // Link tells whether the cloud can be reached.
@@ -60,26 +61,30 @@ type exchange struct {
 	w              http.ResponseWriter
 	r              *http.Request
 	q              *request.Request
-	cred           credential.Credential
+	caller         identity.Caller
 	representation wire.Representation
 	splittable     bool
 	arrived        time.Time
 }
 
-// ServeHTTP answers one request.
-func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+// At serves the clients of a port.
+func (g *Gateway) At(port identity.Port) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { g.serve(w, r, port) })
+}
+
+func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, port identity.Port) {
 	x := &exchange{Gateway: g, w: w, r: r, q: request.Parse(r), arrived: time.Now()}
 	x.representation, x.splittable = wire.Negotiate(r.Header.Get("Accept"))
 	var err error
-	if x.cred, err = g.Identifier.Identify(r); err != nil {
+	if x.caller, err = g.Authenticator.Authenticate(r, port); err != nil {
 		x.refuse(err)
 		return
 	}
 	g.Metrics.count(x)
-	g.Desk.Journal.Remember(x.cred)
+	g.Desk.Journal.Remember(x.caller.Credential)
 	route := decide(x.q, x.representation, x.splittable)
 	if impersonates(r) {
-		if x.cred.Identity.IsNode() {
+		if x.caller.Identity.IsNode() {
 			x.status(http.StatusForbidden, "Forbidden", "the node may not act as somebody else")
 			return
 		}
@@ -145,7 +150,7 @@ func (x *exchange) own() bool {
 // Fallback of its own the client is told why there is no answer.
 func (x *exchange) forward(e forward.Exchange) {
 	x.Link.WaitKnown(x.r.Context())
-	e.Credential = x.cred
+	e.Credential = x.caller.Credential
 	if e.Fallback == nil {
 		e.Fallback = func(_ http.ResponseWriter, _ *http.Request, err error) { x.unavailable(err) }
 	}
@@ -153,9 +158,13 @@ func (x *exchange) forward(e forward.Exchange) {
 }
 
 // collection returns the replica of what is asked, fed and populated, or
-// answers the client and returns nil.
+// answers the client and returns nil. That the client may read it is the API
+// server's word about this client.
 func (x *exchange) collection(startAt uint64) *replica.Collection {
-	c, err := x.Replicas.Use(replica.KeyOf(x.q, x.representation, x.cred.Identity), x.cred, startAt)
+	if !x.permitted() {
+		return nil
+	}
+	c, err := x.Replicas.Use(replica.KeyOf(x.q, x.representation, x.caller.Identity), x.caller.Credential, startAt)
 	if err == nil {
 		err = c.Ready(x.r.Context())
 	}
@@ -166,6 +175,25 @@ func (x *exchange) collection(startAt uint64) *replica.Collection {
 	return c
 }
 
+func (x *exchange) attributes() identity.Attributes {
+	return identity.AttributesOf(x.q, x.r.URL.Path)
+}
+
+// permitted tells whether the client may be shown what it asks for from here;
+// otherwise it has been answered.
+func (x *exchange) permitted() bool {
+	err := x.Grants.Check(x.r.Context(), x.caller, x.attributes())
+	switch {
+	case err == nil:
+		return true
+	case x.away():
+		x.unavailable(err)
+	default:
+		x.pass() // the API server says it better
+	}
+	return false
+}
+
 // failed answers with what a replica's error means for the client.
 func (x *exchange) failed(err error) {
 	var denied *replica.DeniedError
@@ -173,6 +201,8 @@ func (x *exchange) failed(err error) {
 	switch {
 	case errors.Is(err, replica.ErrAborted):
 		panic(http.ErrAbortHandler) // break the connection: a part must not pass for the whole
+	case errors.As(err, &denied) && x.lockedOut(denied.Code):
+		x.answerKnown(errLockedOut)
 	case errors.As(err, &denied):
 		x.denied(denied)
 	case errors.As(err, &ahead):
@@ -198,15 +228,15 @@ func (x *exchange) denied(d *replica.DeniedError) {
 
 // refuse answers a client that could not be identified.
 func (x *exchange) refuse(err error) {
-	if errors.Is(err, errUnauthenticated) || errors.Is(err, errScheme) {
+	switch {
+	case errors.Is(err, identity.ErrUnauthenticated):
+		x.Logger.Debug("a client is not known", "client", x.r.RemoteAddr, "error", err)
 		x.status(http.StatusUnauthorized, "Unauthorized", "Unauthorized")
-		return
-	}
-	if errors.Is(err, errForeign) {
+	case errors.Is(err, identity.ErrForeign):
 		x.status(http.StatusForbidden, "Forbidden", err.Error())
-		return
+	default:
+		x.reply(offline.Unavailable(x.encoding(), x.outage(err), "who asks is not known here"))
 	}
-	x.unavailable(err)
 }
 
 // outage is why the cloud does not answer.
@@ -229,8 +259,8 @@ func (x *exchange) away() bool {
 func (x *exchange) unavailable(err error) {
 	what := fmt.Sprintf("%s %s is not known here", x.r.Method, x.r.URL.Path)
 	switch {
-	case errors.Is(err, errNotIdentified):
-		what = "who asks is not known here"
+	case errors.Is(err, identity.ErrUnknown):
+		what = "whether this client may read this is not known here"
 	case errors.Is(err, replica.ErrUnavailable):
 		what = fmt.Sprintf("%s %s is not in the replica yet", x.r.Method, x.r.URL.Path)
 	}
@@ -258,15 +288,31 @@ func (x *exchange) reply(a offline.Reply) {
 }
 
 // noteRefusal forgets whose a token was that the API server no longer takes, and
-// what its owner may no longer read.
+// what its owner may no longer read. What somebody behind the API server refuses
+// says nothing of that.
 func (x *exchange) noteRefusal(code int) {
+	if !x.own() {
+		return
+	}
 	ctx := context.WithoutCancel(x.r.Context())
 	switch code {
 	case http.StatusUnauthorized:
-		x.warn(x.Identifier.Forget(ctx, x.cred))
+		x.warn(x.Authenticator.Forget(ctx, x.caller.Credential))
+		x.Grants.EndToken(x.caller.Credential)
 	case http.StatusForbidden:
 		x.warn(x.Memory.withdraw(ctx, x.question()))
+		x.warn(x.Grants.Withdraw(ctx, x.caller, x.attributes()))
 	}
+}
+
+// errLockedOut: the API server does not take the node's own credential any more.
+var errLockedOut = errors.New("the API server no longer takes this node's certificate")
+
+// lockedOut tells whether a refusal is of the node's own credential: expired, or
+// taken away. It is no refusal of the kubelet's: that would exit if its request
+// for a new one got a 401.
+func (x *exchange) lockedOut(code int) bool {
+	return code == http.StatusUnauthorized && x.caller.Identity.IsNode() && x.own()
 }
 
 // dated marks what a replica answers by how old it is, unless it follows the

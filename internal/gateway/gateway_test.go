@@ -25,6 +25,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"yurt/internal/forward"
+	"yurt/internal/identity"
 	"yurt/internal/offline"
 	"yurt/internal/overlay"
 	"yurt/internal/replica"
@@ -73,7 +74,7 @@ func (w *world) start() {
 	set, err := replica.Open(st, w.cloud, log)
 	w.must(err)
 	books := map[string]*offline.Book{}
-	for _, name := range []string{"reads", "asked", "identities"} {
+	for _, name := range []string{"reads", "asked", "identities", "identity", "grants"} {
 		books[name], err = offline.OpenBook(st, name)
 		w.must(err)
 	}
@@ -83,12 +84,17 @@ func (w *world) start() {
 	w.must(err)
 	set.ShowThrough(laidOver, "edge")
 	memory := &Memory{Answers: books["reads"], Replicas: set, Link: w.cloud, Overlay: laidOver}
+	reviewer := identity.NewReviewer(w.cloud, w.cloud, identity.OpenClock(books["identity"]), log)
+	authenticator := &identity.Authenticator{
+		Node: "edge", Reviewer: reviewer, Certificates: w.cloud, Tokens: books["identities"], Own: books["identity"], HasPod: memory.HasPod,
+	}
+	grants := identity.NewGrants(reviewer, authenticator, books["grants"], log)
+	set.OnUnauthorized(grants.Doubt)
 	w.gateway = &Gateway{
-		Link: w.cloud, Replicas: set, Memory: memory, Logger: log,
-		Proxy:      &forward.Proxy{Upstream: w.cloud, Logger: log},
-		Desk:       &offline.Desk{Node: "edge", Objects: memory, Answers: books["asked"], Journal: journal, Overlay: laidOver},
-		Identifier: &Identifier{Node: "edge", Link: w.cloud, Upstream: w.cloud, Book: books["identities"]},
-		Metrics:    NewMetrics(prometheus.NewRegistry()),
+		Link: w.cloud, Replicas: set, Memory: memory, Logger: log, Authenticator: authenticator, Grants: grants,
+		Proxy:   &forward.Proxy{Upstream: w.cloud, Logger: log},
+		Desk:    &offline.Desk{Node: "edge", Objects: memory, Answers: books["asked"], Journal: journal, Overlay: laidOver},
+		Metrics: NewMetrics(prometheus.NewRegistry()),
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	w.cancel = cancel
@@ -98,6 +104,7 @@ func (w *world) start() {
 	var others sync.WaitGroup
 	others.Go(func() { _ = set.Run(ctx) })
 	others.Go(func() { _ = journal.Run(ctx) })
+	others.Go(func() { _ = grants.Run(ctx) })
 	w.running.Go(func() { others.Wait(); stopStore(); <-stored })
 }
 
@@ -207,7 +214,11 @@ func (w *world) begin(line string) *client {
 				c.broken = true
 			}
 		}()
-		w.gateway.ServeHTTP(c, r.WithContext(ctx))
+		port := identity.Plain
+		if r.TLS != nil {
+			port = identity.Host
+		}
+		w.gateway.At(port).ServeHTTP(c, r.WithContext(ctx))
 		c.WriteHeader(http.StatusOK) // as net/http does
 	}()
 	return c
@@ -224,8 +235,8 @@ func (w *world) option(r *http.Request, key, value string) {
 	case "tls":
 		r.TLS = &tls.ConnectionState{}
 	case "cert":
-		certificate := &x509.Certificate{Subject: pkix.Name{CommonName: value, Organization: []string{"system:nodes"}}}
-		r.TLS = &tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{certificate}}}
+		certificate := &x509.Certificate{Subject: pkix.Name{CommonName: value, Organization: []string{"system:nodes"}}, NotAfter: time.Now().Add(time.Hour)}
+		r.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{certificate}}
 	default:
 		r.Header.Set(key, value)
 	}
@@ -282,9 +293,13 @@ func (w *world) command(t *testing.T, d *datadriven.TestData) string {
 	case "events":
 	case "seen": // by the cloud, since the last look; its own housekeeping aside
 		for _, line := range w.cloud.takeSeen() {
-			if !strings.Contains(line, "watch=1") && !strings.Contains(line, "resourceVersionMatch=NotOlderThan") {
+			if !strings.Contains(line, "watch=1") && !strings.Contains(line, "subjectaccessreviews") && !strings.Contains(line, "resourceVersionMatch=NotOlderThan") {
 				fmt.Fprintln(&out, line)
 			}
+		}
+	case "reviews": // of access, since the last look
+		for _, line := range w.cloud.takeReviews() {
+			fmt.Fprintln(&out, line)
 		}
 	case "journal":
 		s := w.gateway.Desk.Journal.Stats()

@@ -257,6 +257,20 @@ func (m *Memory) Known(identity credential.Identity, resource request.Resource, 
 	return nil, false
 }
 
+// HasPod tells whether the node has the pod of that uid, as its kubelet was told.
+func (m *Memory) HasPod(namespace, name, uid string) bool {
+	pods := request.Resource{Version: "v1", Resource: "pods"}
+	return slices.ContainsFunc(m.Replicas.Holding(credential.Node, pods, namespace), func(c *replica.Collection) bool {
+		object, _, found, err := c.Get(namespace, name)
+		if err != nil || !found {
+			return false
+		}
+		encoding, _ := wire.ParseContentType(object.ContentType) // the replica has no other
+		item, _, err := wire.ParseObject(encoding, object.Body)
+		return err == nil && item.UID == uid
+	})
+}
+
 // notFound is the API server's answer to a get of what does not exist.
 func notFound(encoding wire.Encoding, q *request.Request) offline.Reply {
 	return offline.StatusReply(encoding, wire.Status{

@@ -47,7 +47,7 @@ func (m *Metrics) Traffic() []traffic.Total { return m.traffic.Totals() }
 
 // count makes the exchange's bodies count as its client's.
 func (m *Metrics) count(x *exchange) {
-	row := m.traffic.Row(traffic.Key{Client: x.cred.Identity.String(), Resource: x.q.Resource.GroupResource()})
+	row := m.traffic.Row(traffic.Key{Client: x.caller.Identity.String(), Resource: x.q.Resource.GroupResource()})
 	x.w = countedWriter{x.w, row}
 	if x.r.Body != nil && x.r.Body != http.NoBody {
 		r := *x.r

@@ -30,7 +30,9 @@ func (x *exchange) watch() {
 		err = x.catchUp(c, version)
 	}
 	if err == nil {
-		err = c.Watch(x.r.Context(), x.w, x.q.Options)
+		ctx, release := x.Grants.Hold(x.r.Context(), x.caller, x.attributes())
+		defer release()
+		err = c.Watch(ctx, x.w, x.q.Options)
 	}
 	if err != nil {
 		x.failed(err)
@@ -65,7 +67,7 @@ func (x *exchange) freshen(c *replica.Collection) error {
 	}
 	err := x.inTime(upTo)
 	var denied *replica.DeniedError
-	if err == nil || errors.As(err, &denied) {
+	if err == nil || errors.As(err, &denied) && !x.lockedOut(denied.Code) {
 		return err
 	}
 	x.stale(c.FreshAt()) // it is what there is
@@ -180,7 +182,7 @@ func (x *exchange) listed() *replica.Collection {
 	if x.q.Verb != request.List {
 		return nil
 	}
-	c, ok := x.Replicas.Lookup(replica.KeyOf(x.q, x.representation, x.cred.Identity))
+	c, ok := x.Replicas.Lookup(replica.KeyOf(x.q, x.representation, x.caller.Identity))
 	if !ok || !c.Populated() {
 		return nil
 	}
@@ -215,7 +217,10 @@ func (x *exchange) ask() {
 		Deadline:    readDeadline,
 		Alternative: x.knows,
 		Inspect: func(a forward.Answer) error {
-			x.noteRefusal(a.Code)
+			if x.lockedOut(a.Code) {
+				return errLockedOut
+			}
+			x.noteVerdict(a.Code)
 			err := x.Memory.note(context.WithoutCancel(x.r.Context()), x.question(), a)
 			if errors.Is(err, forward.ErrNotKubernetes) && x.own() && x.splittable {
 				return err
@@ -238,7 +243,13 @@ func (x *exchange) table() {
 		API:         x.own(),
 		Deadline:    readDeadline,
 		Alternative: func() bool { return takes && plain.knows() },
-		Inspect:     func(a forward.Answer) error { x.noteRefusal(a.Code); return nil },
+		Inspect: func(a forward.Answer) error {
+			if x.lockedOut(a.Code) {
+				return errLockedOut
+			}
+			x.noteVerdict(a.Code)
+			return nil
+		},
 		Fallback: func(_ http.ResponseWriter, _ *http.Request, err error) {
 			if !takes {
 				x.unavailable(err)
@@ -264,9 +275,24 @@ func (x *exchange) ahead(k known) bool {
 	return x.q.Verb == request.Get && version > k.Revision && version > x.Replicas.Newest()
 }
 
-// answerKnown answers a read from what is known here.
+// noteVerdict learns from the API server's answer to the client's own read what
+// the client may be shown.
+func (x *exchange) noteVerdict(code int) {
+	if code == http.StatusOK {
+		x.Grants.Allow(context.WithoutCancel(x.r.Context()), x.caller, x.attributes())
+		return
+	}
+	x.noteRefusal(code)
+}
+
+// answerKnown answers a read from what is known here, if the client may be shown
+// that.
 func (x *exchange) answerKnown(err error) {
-	if reply, ok := x.Desk.Lease(x.q, x.cred.Identity, x.encoding()); ok {
+	if !x.Grants.Known(x.caller, x.attributes()) {
+		x.unavailable(err)
+		return
+	}
+	if reply, ok := x.Desk.Lease(x.q, x.caller.Identity, x.encoding()); ok {
 		x.reply(reply)
 		return
 	}
@@ -294,6 +320,9 @@ func (x *exchange) answerKnown(err error) {
 
 // knows tells whether there is an answer to this read here.
 func (x *exchange) knows() bool {
+	if !x.Grants.Known(x.caller, x.attributes()) {
+		return false
+	}
 	k, ok := x.known()
 	return ok && !x.ahead(k) || x.listed() != nil
 }
@@ -302,5 +331,5 @@ func (x *exchange) known() (known, bool) { return x.Memory.best(x.question()) }
 
 // question is what this read asks, apart from how fresh the answer must be.
 func (x *exchange) question() question {
-	return question{q: x.q, identity: x.cred.Identity, accept: x.r.Header.Get("Accept"), representation: x.representation, splittable: x.splittable, path: x.r.URL.Path}
+	return question{q: x.q, identity: x.caller.Identity, accept: x.r.Header.Get("Accept"), representation: x.representation, splittable: x.splittable, path: x.r.URL.Path}
 }

@@ -29,13 +29,23 @@ func (x *exchange) write() {
 	}
 	w := offline.Write{
 		Request: x.q, Method: x.r.Method, Path: x.r.URL.RequestURI(), Body: body,
-		MediaType: x.r.Header.Get("Content-Type"), Answer: x.encoding(), Credential: x.cred,
+		MediaType: x.r.Header.Get("Content-Type"), Answer: x.encoding(), Credential: x.caller.Credential,
 	}
 	w.Encoding, _ = wire.ParseContentType(w.MediaType)
 	x.forward(forward.Exchange{
-		API:     x.own(),
-		Inspect: func(a forward.Answer) error { x.warn(x.noteWrite(w, a)); return nil },
+		API: x.own(),
+		Inspect: func(a forward.Answer) error {
+			if x.lockedOut(a.Code) {
+				return errLockedOut
+			}
+			x.warn(x.noteWrite(w, a))
+			return nil
+		},
 		Fallback: func(_ http.ResponseWriter, r *http.Request, err error) {
+			if offline.Asked(x.q) && !x.Grants.Known(x.caller, x.attributes()) {
+				x.unavailable(err) // another client of that name was answered this
+				return
+			}
 			x.reply(x.Desk.Serve(context.WithoutCancel(r.Context()), w, x.outage(err)))
 		},
 	})
@@ -70,6 +80,7 @@ func (x *exchange) noteWrite(w offline.Write, a forward.Answer) error {
 	}
 	ctx := context.WithoutCancel(x.r.Context())
 	if offline.Asked(x.q) {
+		x.Grants.Allow(ctx, x.caller, x.attributes())
 		return x.Desk.Asked(ctx, w, a.ContentType, a.Body)
 	}
 	x.Desk.NoteLease(x.q, a.Body)

@@ -19,6 +19,7 @@ import (
 // Config is everything that the hub is told.
 type Config struct {
 	Kubeconfig  string        // of the hub's upstream: servers, CA, client certificate
+	Identities  []string      // NAME=KUBECONFIG of other components with certificates of their own
 	Servers     []string      // https URLs that stand in for the kubeconfig's server
 	LBMode      string        // how one of them is picked: "rr" or "priority"; empty: rr
 	NodeName    string        // empty: the host's name
@@ -51,6 +52,11 @@ func (c *Config) Validate() error {
 	for _, server := range c.Servers {
 		if _, err := credential.ParseServer(server); err != nil {
 			errs = append(errs, fmt.Errorf("--server-addr: %w", err))
+		}
+	}
+	for _, id := range c.Identities {
+		if name, path, _ := strings.Cut(id, "="); name == "" || path == "" {
+			errs = append(errs, fmt.Errorf("--identity %q: want NAME=KUBECONFIG, like kube-proxy=/etc/kubernetes/kube-proxy.conf", id))
 		}
 	}
 	if c.Retention != 0 && c.Retention < time.Hour {
@@ -110,6 +116,17 @@ func (c *Config) servers() ([]*url.URL, error) {
 		servers = append(servers, u)
 	}
 	return servers, nil
+}
+
+// identities are the files of the other components. What the hub calls them is
+// in their certificates; the names before them are for who reads the flags.
+func (c *Config) identities() []string {
+	var paths []string
+	for _, id := range c.Identities {
+		_, path, _ := strings.Cut(id, "=")
+		paths = append(paths, path)
+	}
+	return paths
 }
 
 func (c *Config) mode() (upstream.Mode, error) {

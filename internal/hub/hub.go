@@ -23,8 +23,10 @@ import (
 	"yurt/internal/credential"
 	"yurt/internal/forward"
 	"yurt/internal/gateway"
+	"yurt/internal/identity"
 	"yurt/internal/offline"
 	"yurt/internal/overlay"
+	"yurt/internal/peer"
 	"yurt/internal/replica"
 	"yurt/internal/store"
 	"yurt/internal/upstream"
@@ -44,6 +46,7 @@ type Hub struct {
 	journal  *offline.Journal
 	metrics  *gateway.Metrics
 	overlay  *overlay.Overlay // nil if it is switched off
+	grants   *identity.Grants
 
 	secure, admin listener
 	plain         *listener // nil unless asked for
@@ -67,7 +70,7 @@ func New(cfg Config) (*Hub, error) {
 	if err != nil {
 		return nil, err
 	}
-	if h.pool, err = upstream.New(upstream.Config{Kubeconfig: cfg.Kubeconfig, Servers: servers, Mode: mode, Logger: h.log}); err != nil {
+	if h.pool, err = upstream.New(upstream.Config{Kubeconfig: cfg.Kubeconfig, Identities: cfg.identities(), Servers: servers, Mode: mode, Logger: h.log}); err != nil {
 		return nil, err
 	}
 	if err := h.open(); err != nil {
@@ -120,8 +123,10 @@ func (h *Hub) secureListener() error {
 				MinVersion:   tls.VersionTLS12,
 				NextProtos:   []string{"h2", "http/1.1"},
 				Certificates: []tls.Certificate{*certificate},
-				ClientAuth:   tls.VerifyClientCertIfGiven,
-				ClientCAs:    h.pool.CA(), // as it is now
+				// A kubelet whose certificate has expired must reach its hub.
+				ClientAuth:       tls.RequestClientCert,
+				ClientCAs:        h.pool.CA(), // as it is now
+				VerifyConnection: identity.VerifyConnection(h.pool.CA()),
 			}, nil
 		},
 	}
@@ -147,10 +152,6 @@ func (h *Hub) assemble() error {
 	if err != nil {
 		return err
 	}
-	identities, err := offline.OpenBook(h.store, "identities")
-	if err != nil {
-		return err
-	}
 	if h.journal, err = offline.OpenJournal(h.store, h.pool, h.log); err != nil {
 		return err
 	}
@@ -158,22 +159,52 @@ func (h *Hub) assemble() error {
 	registry := prometheus.NewRegistry()
 	h.metrics = gateway.NewMetrics(registry)
 	memory := &gateway.Memory{Answers: h.answers, Replicas: h.replicas, Link: h.pool, Overlay: h.overlay}
-	h.secure.handler = &gateway.Gateway{
-		Link:       h.pool,
-		Replicas:   h.replicas,
-		Proxy:      &forward.Proxy{Upstream: h.pool, Logger: h.log},
-		Desk:       &offline.Desk{Node: h.node, Objects: memory, Answers: asked, Journal: h.journal, Overlay: h.overlay},
-		Memory:     memory,
-		Identifier: &gateway.Identifier{Node: h.node, Link: h.pool, Upstream: h.pool, Book: identities},
-		Logger:     h.log,
-		Metrics:    h.metrics,
+	authenticator, err := h.openIdentity(memory)
+	if err != nil {
+		return err
 	}
+	served := &gateway.Gateway{
+		Link:          h.pool,
+		Replicas:      h.replicas,
+		Proxy:         &forward.Proxy{Upstream: h.pool, Logger: h.log},
+		Desk:          &offline.Desk{Node: h.node, Objects: memory, Answers: asked, Journal: h.journal, Overlay: h.overlay},
+		Memory:        memory,
+		Authenticator: authenticator,
+		Grants:        h.grants,
+		Logger:        h.log,
+		Metrics:       h.metrics,
+	}
+	h.secure.handler = served.At(identity.Host)
 	if h.plain != nil {
-		h.plain.handler = h.secure.handler
+		h.plain.handler = served.At(identity.Plain)
 	}
 	registerMetrics(registry, h)
 	h.admin.handler = admin.Handler(h.Status, h.ready, registry)
 	return nil
+}
+
+// openIdentity opens what is known of who clients are and what they may read.
+func (h *Hub) openIdentity(memory *gateway.Memory) (*identity.Authenticator, error) {
+	tokens, err := offline.OpenBook(h.store, "identities")
+	if err != nil {
+		return nil, err
+	}
+	own, err := offline.OpenBook(h.store, "identity")
+	if err != nil {
+		return nil, err
+	}
+	granted, err := offline.OpenBook(h.store, "grants")
+	if err != nil {
+		return nil, err
+	}
+	reviewer := identity.NewReviewer(h.pool, h.pool, identity.OpenClock(own), h.log)
+	authenticator := &identity.Authenticator{
+		Node: h.node, Reviewer: reviewer, Certificates: h.pool, Tokens: tokens, Own: own,
+		HasPod: memory.HasPod, RootOfHost: peer.Host{Proc: "/proc", First: "1"}.RootOfHost,
+	}
+	h.grants = identity.NewGrants(reviewer, authenticator, granted, h.log)
+	h.replicas.OnUnauthorized(h.grants.Doubt)
+	return authenticator, nil
 }
 
 // Run serves until ctx ends.
@@ -188,6 +219,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	g.Go(func() error { return h.pool.Run(ctx) })
 	g.Go(func() error { return h.replicas.Run(ctx) })
 	g.Go(func() error { return h.journal.Run(ctx) })
+	g.Go(func() error { return h.grants.Run(ctx) })
 	if h.overlay != nil {
 		g.Go(func() error { return h.runOverlay(ctx) })
 	}

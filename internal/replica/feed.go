@@ -169,6 +169,9 @@ func (f *follower) settle(ctx context.Context, err error) {
 		f.pause(ctx, wait)
 		return
 	case errors.As(err, &denied):
+		if denied.Code == http.StatusUnauthorized && f.set.unauthorized != nil {
+			f.set.unauthorized(f.used)
+		}
 		if f.believe(denied) {
 			f.deny(denied)
 			return

@@ -63,6 +63,8 @@ type Set struct {
 
 	retention Retention
 
+	unauthorized func(credential.Credential) // nil: nobody wants to know
+
 	history history
 
 	turns  turns
@@ -98,6 +100,10 @@ func Open(st *store.Store, up Upstream, log *slog.Logger) (*Set, error) {
 	}
 	return s, nil
 }
+
+// OnUnauthorized makes f be told of credentials with which the API server no
+// longer lets a feed in. It must be called before Run.
+func (s *Set) OnUnauthorized(f func(credential.Credential)) { s.unauthorized = f }
 
 // Run runs the feeds until ctx ends and all of them have ended.
 func (s *Set) Run(ctx context.Context) error {

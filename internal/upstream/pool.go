@@ -14,7 +14,6 @@ package upstream
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -27,7 +26,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"yurt/internal/backoff"
 	"yurt/internal/credential"
 	"yurt/internal/request"
 	"yurt/internal/traffic"
@@ -52,6 +50,10 @@ type Config struct {
 	// Kubeconfig is a path. The file and those that it names are read again
 	// when they change.
 	Kubeconfig string
+	// Identities are the paths of kubeconfigs of other components of the node:
+	// requests of these go out with their certificates. Of the files only the
+	// user counts.
+	Identities []string
 	// Servers, if any, stand in for the kubeconfig's server.
 	Servers []*url.URL
 	Mode    Mode
@@ -66,7 +68,7 @@ type Pool struct {
 	cfg     Config
 	log     *slog.Logger
 	servers []*server
-	from    atomic.Pointer[credential.Kubeconfig]
+	files   []*file      // the hub's own first
 	last    atomic.Int32 // the index of the server that was picked last
 	bytes   byteCount
 	traffic *traffic.Meter
@@ -80,10 +82,6 @@ type Pool struct {
 // New reads the kubeconfig; its errors are the user's to mend. The link counts
 // as down until Run has had a first answer.
 func New(cfg Config) (*Pool, error) {
-	k, err := credential.LoadKubeconfig(cfg.Kubeconfig)
-	if err != nil {
-		return nil, err
-	}
 	p := &Pool{
 		cfg:     cfg,
 		started: time.Now(),
@@ -92,17 +90,19 @@ func New(cfg Config) (*Pool, error) {
 		changed: make(chan struct{}),
 		traffic: traffic.NewMeter("yurthub_upstream", "API servers", maxRows),
 	}
+	if err := p.openFiles(); err != nil {
+		return nil, err
+	}
 	addresses := cfg.Servers
 	if len(addresses) == 0 {
-		addresses = []*url.URL{k.Server}
+		addresses = []*url.URL{p.files[0].content.Load().Server}
 	}
 	for _, u := range addresses {
 		s := newServer(u)
-		s.connections.Store(p.newConnections(s, k))
+		s.connections.Store(p.newConnections(s))
 		p.servers = append(p.servers, s)
 	}
 	p.last.Store(int32(rand.N(len(p.servers)))) // not all nodes begin with the same
-	p.from.Store(k)
 	return p, nil
 }
 
@@ -115,7 +115,7 @@ func (p *Pool) Run(ctx context.Context) error {
 		}
 	}()
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return p.followKubeconfig(ctx) })
+	g.Go(func() error { return p.followFiles(ctx) })
 	for _, s := range p.servers {
 		g.Go(func() error { return p.watchServer(ctx, s) })
 	}
@@ -179,43 +179,6 @@ func (p *Pool) suspect(s *server) {
 	s.doubt()
 	s.wake()
 }
-
-// followKubeconfig looks at the files every few seconds: the kubelet replaces
-// its certificate by renaming, which a content comparison sees whatever the
-// file system.
-func (p *Pool) followKubeconfig(ctx context.Context) error {
-	complaint := ""
-	for {
-		if err := backoff.Sleep(ctx, kubeconfigInterval); err != nil {
-			return err
-		}
-		next, err := credential.LoadKubeconfig(p.cfg.Kubeconfig)
-		if err != nil {
-			if err.Error() != complaint { // it may stay like that for days
-				complaint = err.Error()
-				p.log.Warn("kubeconfig is unreadable, the last good one stays in use", "error", err)
-			}
-			continue
-		}
-		complaint = ""
-		if next.Same(p.from.Load()) {
-			continue
-		}
-		if len(p.cfg.Servers) == 0 {
-			p.servers[0].moveTo(next.Server)
-		}
-		p.from.Store(next)
-		for _, s := range p.servers {
-			old := s.connections.Swap(p.newConnections(s, next))
-			old.close() // idle ones; running requests end on their own
-		}
-		p.log.Info("kubeconfig changed, new connections use it", "kubeconfig", next.String())
-		p.Suspect()
-	}
-}
-
-// CA is the cluster's certificate authority, of the kubeconfig as it is now.
-func (p *Pool) CA() *x509.CertPool { return p.from.Load().CA }
 
 // Traffic counts what clients' requests and feeds have sent and received.
 func (p *Pool) Traffic() *traffic.Meter { return p.traffic }

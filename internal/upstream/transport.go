@@ -3,8 +3,10 @@ package upstream
 import (
 	"context"
 	"crypto/tls"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"yurt/internal/credential"
@@ -12,16 +14,23 @@ import (
 
 // connections are a server's, as one reading of the kubeconfig gives them.
 type connections struct {
-	node      pair // present the hub's client certificate
-	bearer    pair // present none, and carry a client's token
+	node      pair            // present the hub's client certificate
+	certified map[string]pair // present that of another identity, by its name
+	bearer    pair            // present none, and carry a client's token
 	nodeToken string
 }
 
 // pair: upgrades (exec, port-forward) exist in HTTP/1.1 only.
 type pair struct{ http2, upgrade *http.Transport }
 
-func (p *Pool) newConnections(s *server, k *credential.Kubeconfig) *connections {
-	c := &connections{bearer: p.newPair(s, k, nil), node: p.newPair(s, k, k.Certificate())}
+// newConnections makes those to a server with the files as they were read last.
+func (p *Pool) newConnections(s *server) *connections {
+	k := p.files[0].content.Load()
+	c := &connections{bearer: p.newPair(s, k, nil), node: p.newPair(s, k, k.Certificate()), certified: map[string]pair{}}
+	for _, f := range p.files[1:] {
+		other := f.content.Load()
+		c.certified[other.User()] = p.newPair(s, k, other.Certificate())
+	}
 	if k.Certificate() == nil {
 		c.nodeToken = k.Token
 	}
@@ -65,10 +74,16 @@ func (p *Pool) dialer(s *server, k kind) func(context.Context, string, string) (
 	}
 }
 
+// pick returns the transport for a credential. Without a token, and without a
+// certificate of that name, it is the one that presents nothing.
 func (c *connections) pick(cred credential.Credential, upgrade bool) *http.Transport {
 	p := c.bearer
-	if cred.Identity.IsNode() {
+	switch other, ok := c.certified[cred.Identity.Name]; {
+	case cred.Token != "":
+	case cred.Identity.IsNode():
 		p = c.node
+	case ok:
+		p = other
 	}
 	if upgrade {
 		return p.upgrade
@@ -77,7 +92,7 @@ func (c *connections) pick(cred credential.Credential, upgrade bool) *http.Trans
 }
 
 func (c *connections) close() {
-	for _, p := range []pair{c.node, c.bearer} {
+	for _, p := range slices.AppendSeq([]pair{c.node, c.bearer}, maps.Values(c.certified)) {
 		p.http2.CloseIdleConnections()
 		p.upgrade.CloseIdleConnections()
 	}
