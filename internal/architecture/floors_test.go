@@ -36,6 +36,7 @@ func floors() []place {
 		// Floor 0 knows bytes, files and time.
 		{"internal/atomicfile", ground, 0, "replaces a file so that a power cut leaves the old or the new one"},
 		{"internal/backoff", ground, 0, "delays with full jitter; knows nothing of what is tried again"},
+		{"internal/splice", ground, 0, "sets single fields of messages whose other bytes it leaves alone; wire and those who change objects use it"},
 		{"internal/failpoint", ground, 0, "named places where tests inject faults; every package may have some"},
 		{"internal/health", ground, 0, "conditions with code and severity; those who know the facts report into it"},
 		{"internal/traffic", ground, 0, "bytes by client and resource, counted on both sides of the hub"},

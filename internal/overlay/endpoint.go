@@ -9,6 +9,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/utils/ptr"
 
+	"yurt/internal/splice"
 	"yurt/internal/wire"
 )
 
@@ -48,7 +49,7 @@ func (c *codec) target(reference []byte) (t target, ok bool) {
 		return t, false
 	}
 	var r corev1.ObjectReference
-	c.keep(c.read(reference, &r))
+	c.Keep(c.Read(reference, &r))
 	return target{Key{r.Namespace, r.Name}, string(r.UID)}, r.Kind == "Pod" && r.UID != ""
 }
 
@@ -64,11 +65,11 @@ type look struct {
 }
 
 // lookUp returns the pod of an endpoint and what is known of it.
-func (c *codec) lookUp(endpoint []byte, l look, reference field) (t target, f facts, ok bool) {
-	if !c.mentions(endpoint, l.uid, reference, refUID) {
+func (c *codec) lookUp(endpoint []byte, l look, reference splice.Field) (t target, f facts, ok bool) {
+	if !c.Mentions(endpoint, l.uid, reference, refUID) {
 		return t, f, false
 	}
-	if t, ok = c.target(c.one(endpoint, reference)); ok {
+	if t, ok = c.target(c.One(endpoint, reference)); ok {
 		f, ok = l.pod(t)
 	}
 	return t, f, ok
@@ -89,14 +90,14 @@ type endpoint struct {
 
 func (c *codec) endpoint(raw []byte) endpoint {
 	var e endpoint
-	for _, value := range c.many(raw, endpointAddresses) {
+	for _, value := range c.Many(raw, endpointAddresses) {
 		var address string
-		c.keep(c.read(value, &address))
+		c.Keep(c.Read(value, &address))
 		e.addresses = append(e.addresses, address)
 	}
 	var conditions discoveryv1.EndpointConditions
-	if value := c.one(raw, endpointConditions); value != nil {
-		c.keep(c.read(value, &conditions))
+	if value := c.One(raw, endpointConditions); value != nil {
+		c.Keep(c.Read(value, &conditions))
 	}
 	e.ready = ptr.Deref(conditions.Ready, true)
 	e.serving = ptr.Deref(conditions.Serving, e.ready)
@@ -109,13 +110,13 @@ func (c *codec) endpoint(raw []byte) endpoint {
 func (c *codec) withEndpoint(raw []byte, e endpoint) []byte {
 	addresses := make([][]byte, len(e.addresses))
 	for i, address := range e.addresses {
-		addresses[i] = c.write(address)
+		addresses[i] = c.Write(address)
 	}
-	conditions := c.one(raw, endpointConditions)
-	conditions = c.with(conditions, conditionReady, c.write(e.ready))
-	conditions = c.with(conditions, conditionServing, c.write(e.serving))
-	raw = c.with(raw, endpointAddresses, addresses...)
-	return c.with(raw, endpointConditions, conditions)
+	conditions := c.One(raw, endpointConditions)
+	conditions = c.With(conditions, conditionReady, c.Write(e.ready))
+	conditions = c.With(conditions, conditionServing, c.Write(e.serving))
+	raw = c.With(raw, endpointAddresses, addresses...)
+	return c.With(raw, endpointConditions, conditions)
 }
 
 // family returns the addresses that belong into a slice of an address type.
@@ -141,11 +142,11 @@ func (f facts) want(have endpoint, addressType string, publishes func() bool) (e
 // showSlice lays the overlay over an EndpointSlice.
 func (c *codec) showSlice(item []byte, l look) shown {
 	s := shown{item: item}
-	if !c.mentions(item, l.uid, sliceEndpoints, endpointTarget, refUID) {
+	if !c.Mentions(item, l.uid, sliceEndpoints, endpointTarget, refUID) {
 		return s
 	}
-	all := c.many(item, sliceEndpoints)
-	addressType := c.text(item, sliceAddressType)
+	all := c.Many(item, sliceEndpoints)
+	addressType := c.Text(item, sliceAddressType)
 	if addressType != "IPv4" && addressType != "IPv6" {
 		return s
 	}
@@ -171,7 +172,7 @@ func (c *codec) showSlice(item []byte, l look) shown {
 		}
 	}
 	if len(s.changed) > 0 {
-		s.item = c.with(item, sliceEndpoints, out...)
+		s.item = c.With(item, sliceEndpoints, out...)
 	}
 	return s
 }

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync"
 
+	"yurt/internal/splice"
 	"yurt/internal/wire"
 )
 
@@ -81,27 +82,27 @@ func (x *Index) replace(key Key, pods []Key) {
 func (x *Index) pods(item []byte) ([]Key, error) {
 	c := codecOf(x.enc)
 	var pods []Key
-	add := func(raw []byte, reference, node field) {
-		if on := c.text(raw, node); on != "" && on != x.node {
+	add := func(raw []byte, reference, node splice.Field) {
+		if on := c.Text(raw, node); on != "" && on != x.node {
 			return
 		}
-		if t, ok := c.target(c.one(raw, reference)); ok {
+		if t, ok := c.target(c.One(raw, reference)); ok {
 			pods = append(pods, t.Key)
 		}
 	}
 	switch x.kind {
 	case EndpointSlices:
-		for _, raw := range c.many(item, sliceEndpoints) {
+		for _, raw := range c.Many(item, sliceEndpoints) {
 			add(raw, endpointTarget, endpointNode)
 		}
 	case Endpoints:
-		for _, subset := range c.many(item, subsets) {
-			for _, raw := range append(c.many(subset, subsetReady), c.many(subset, subsetNotReady)...) {
+		for _, subset := range c.Many(item, subsets) {
+			for _, raw := range append(c.Many(subset, subsetReady), c.Many(subset, subsetNotReady)...) {
 				add(raw, addressTarget, addressNode)
 			}
 		}
 	}
-	return pods, c.err
+	return pods, c.Err
 }
 
 // seeEndpoints notes for which pods an object, as the cloud has it, carries what the kubelet has reported. From this version

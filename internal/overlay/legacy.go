@@ -6,12 +6,12 @@ import "net/netip"
 // the family of its Service.
 func (c *codec) showEndpoints(item []byte, l look) shown {
 	s := shown{item: item}
-	if !c.mentions(item, l.uid, subsets, subsetReady, addressTarget, refUID) &&
-		!c.mentions(item, l.uid, subsets, subsetNotReady, addressTarget, refUID) {
+	if !c.Mentions(item, l.uid, subsets, subsetReady, addressTarget, refUID) &&
+		!c.Mentions(item, l.uid, subsets, subsetNotReady, addressTarget, refUID) {
 		return s
 	}
 	var out [][]byte
-	for _, raw := range c.many(item, subsets) {
+	for _, raw := range c.Many(item, subsets) {
 		before := len(s.changed)
 		subset := c.showSubset(raw, l, &s)
 		if len(s.changed) == before {
@@ -21,7 +21,7 @@ func (c *codec) showEndpoints(item []byte, l look) shown {
 		}
 	}
 	if len(s.changed) > 0 {
-		s.item = c.with(item, subsets, out...)
+		s.item = c.With(item, subsets, out...)
 	}
 	return s
 }
@@ -41,12 +41,12 @@ func (c *codec) showSubset(raw []byte, l look, s *shown) []byte {
 			}
 		}
 	}
-	sort(c.many(raw, subsetReady), true)
-	sort(c.many(raw, subsetNotReady), false)
+	sort(c.Many(raw, subsetReady), true)
+	sort(c.Many(raw, subsetNotReady), false)
 	if len(ready)+len(notReady) == 0 {
 		return nil
 	}
-	return c.with(c.with(raw, subsetReady, ready...), subsetNotReady, notReady...)
+	return c.With(c.With(raw, subsetReady, ready...), subsetNotReady, notReady...)
 }
 
 // showAddress returns an address as it should be now, and in which list.
@@ -55,7 +55,7 @@ func (c *codec) showAddress(raw []byte, isReady bool, l look, s *shown) (address
 	if !ok {
 		return raw, isReady, true
 	}
-	ip := c.text(raw, addressIP)
+	ip := c.Text(raw, addressIP)
 	ips := f.family("IPv4")
 	if addr, err := netip.ParseAddr(ip); err == nil && addr.Is6() {
 		ips = f.family("IPv6")
@@ -71,5 +71,5 @@ func (c *codec) showAddress(raw []byte, isReady bool, l look, s *shown) (address
 		return raw, isReady, true
 	}
 	s.changed = append(s.changed, t)
-	return c.with(raw, addressIP, c.write(ips[0])), ready, true
+	return c.With(raw, addressIP, c.Write(ips[0])), ready, true
 }

@@ -257,7 +257,7 @@ type lazyVersion struct {
 func (v *lazyVersion) of(c *codec, enc wire.Encoding, item []byte) uint64 {
 	if !v.known {
 		meta, err := wire.ParseItem(enc, item)
-		c.keep(err)
+		c.Keep(err)
 		v.known, v.value = true, version(meta.Meta)
 	}
 	return v.value
@@ -272,14 +272,14 @@ func (o *Overlay) show(c *codec, at object, item []byte, uid func([]byte) bool, 
 		s = c.showEndpoints(item, l)
 	} else {
 		l.publishes = func() (bool, bool) {
-			service, err := c.label(c.one(item, metadata), metaLabels, serviceNameLabel)
-			c.keep(err)
+			service, err := c.Label(c.One(item, metadata), metaLabels, serviceNameLabel)
+			c.Keep(err)
 			return o.publishes(at.Namespace, service)
 		}
 		s = c.showSlice(item, l)
 	}
-	if c.err != nil {
-		return shown{item: item}, c.err
+	if c.Err != nil {
+		return shown{item: item}, c.Err
 	}
 	return s, nil
 }
@@ -291,8 +291,8 @@ const (
 
 // managedByKubernetes reports whether a slice is made from the readiness of its pods. What others make may say something else.
 func (c *codec) managedByKubernetes(slice []byte) bool {
-	by, err := c.label(c.one(slice, metadata), metaLabels, managedByLabel)
-	c.keep(err)
+	by, err := c.Label(c.One(slice, metadata), metaLabels, managedByLabel)
+	c.Keep(err)
 	return by == "endpointslice-controller.k8s.io"
 }
 
@@ -300,11 +300,11 @@ func (c *codec) managedByKubernetes(slice []byte) bool {
 func PublishesNotReady(enc wire.Encoding, service []byte) (bool, error) {
 	c := codecOf(enc)
 	var spec corev1.ServiceSpec
-	if value := c.one(service, serviceSpec); value != nil {
-		c.keep(c.read(value, &spec))
+	if value := c.One(service, serviceSpec); value != nil {
+		c.Keep(c.Read(value, &spec))
 	}
-	if c.err != nil {
-		return false, fmt.Errorf("read service: %w", c.err)
+	if c.Err != nil {
+		return false, fmt.Errorf("read service: %w", c.Err)
 	}
 	return spec.PublishNotReadyAddresses, nil
 }

@@ -120,7 +120,7 @@ func compare(t *testing.T, w *world, slice marshaler, names []string, model map[
 			t.Fatal(err)
 		}
 		c := codecOf(enc)
-		for i, raw := range c.many(shows, sliceEndpoints) {
+		for i, raw := range c.Many(shows, sliceEndpoints) {
 			want := "10.0.0.1"
 			if e := model[names[i]]; e.alive {
 				want = e.ip

@@ -49,9 +49,9 @@ func (f facts) equal(g facts) bool {
 // decodeStatus reads the status out of a pod.
 func decodeStatus(enc wire.Encoding, pod []byte) (*corev1.PodStatus, error) {
 	c := codecOf(enc)
-	raw := c.one(pod, podStatus)
-	if c.err != nil {
-		return nil, fmt.Errorf("read pod status: %w", c.err)
+	raw := c.One(pod, podStatus)
+	if c.Err != nil {
+		return nil, fmt.Errorf("read pod status: %w", c.Err)
 	}
 	status := &corev1.PodStatus{}
 	var err error
@@ -81,9 +81,9 @@ func spliceStatus(enc wire.Encoding, pod, status []byte) ([]byte, error) {
 		}
 	}
 	c := codecOf(enc)
-	spliced := c.with(pod, podStatus, status)
-	if c.err != nil {
-		return nil, fmt.Errorf("replace pod status: %w", c.err)
+	spliced := c.With(pod, podStatus, status)
+	if c.Err != nil {
+		return nil, fmt.Errorf("replace pod status: %w", c.Err)
 	}
 	return spliced, nil
 }

@@ -5,9 +5,10 @@ import (
 	"maps"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	corev1 "k8s.io/api/core/v1"
 
-	"google.golang.org/protobuf/encoding/protowire"
+	"yurt/internal/splice"
 )
 
 // entry is what is known of one pod. It never changes: each change makes another.
@@ -57,20 +58,20 @@ func (e *entry) marshal() []byte {
 func unmarshalEntry(b []byte, now time.Time) (*entry, error) {
 	e := &entry{life: life{state: Dark}, saved: true}
 	for len(b) > 0 {
-		f, rest, err := protoFormat{}.next(b)
+		f, rest, err := splice.NextField(b)
 		if err != nil {
 			return nil, err
 		}
 		b = rest
 		var number uint64
-		if f.typ == protowire.VarintType {
-			number, _ = protowire.ConsumeVarint(f.value)
+		if f.Type == protowire.VarintType {
+			number, _ = protowire.ConsumeVarint(f.Value)
 		}
-		switch f.num {
+		switch f.Number {
 		case entryUID:
-			e.uid = string(f.value)
+			e.uid = string(f.Value)
 		case entryStatus:
-			e.status = append([]byte(nil), f.value...)
+			e.status = append([]byte(nil), f.Value...)
 		case entryWhen:
 			e.when = time.Unix(0, int64(number))
 		case entryVersion:

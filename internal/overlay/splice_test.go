@@ -57,8 +57,8 @@ func TestSpliceProtobufKeepsOthers(t *testing.T) {
 	}
 	c := codecOf(wire.Protobuf)
 	got := c.showSlice(slice("10.0.0.1", true), lookup(facts{ipv4: []string{"10.0.0.2"}}))
-	if c.err != nil {
-		t.Fatal(c.err)
+	if c.Err != nil {
+		t.Fatal(c.Err)
 	}
 	want := slice("10.0.0.2", false)
 	// Repeated fields that were apart come together, as the API server writes them.
@@ -88,8 +88,8 @@ func TestSpliceJSONKeepsOthers(t *testing.T) {
 		`{"addresses" : ["10.0.0.9"]}],"addressType":"IPv4"}`
 	c := codecOf(wire.JSON)
 	got := c.showSlice([]byte(before), lookup(facts{ipv4: []string{"10.0.0.2"}}))
-	if c.err != nil {
-		t.Fatal(c.err)
+	if c.Err != nil {
+		t.Fatal(c.Err)
 	}
 	if diff := cmp.Diff(after, string(got.item)); diff != "" {
 		t.Error(diff)
@@ -170,7 +170,7 @@ func splicePod(t *testing.T, enc wire.Encoding, pod []byte) {
 	}
 	// Without its status the pod is what it was.
 	c := codecOf(enc)
-	if bare, was := c.with(once, podStatus), c.with(pod, podStatus); enc == wire.Protobuf && !bytes.Equal(bare, was) {
+	if bare, was := c.With(once, podStatus), c.With(pod, podStatus); enc == wire.Protobuf && !bytes.Equal(bare, was) {
 		t.Errorf("more than the status has changed:\n%q\n%q", was, bare)
 	}
 }
@@ -184,7 +184,7 @@ func spliceEndpoints(t *testing.T, enc wire.Encoding, item []byte) {
 	for _, show := range []func(*codec, []byte, look) shown{(*codec).showSlice, (*codec).showEndpoints} {
 		c := codecOf(enc)
 		once := show(c, item, all)
-		if c.err != nil {
+		if c.Err != nil {
 			continue
 		}
 		if enc == wire.Protobuf {
@@ -206,8 +206,8 @@ func spliceEndpoints(t *testing.T, enc wire.Encoding, item []byte) {
 			t.Fatalf("the result can't be read: %v", err)
 		}
 		twice := show(c, once.item, all)
-		if c.err != nil || len(twice.changed) > 0 {
-			t.Errorf("%v: not settled after once: %v\n%q\n%q", c.err, twice.changed, item, once.item)
+		if c.Err != nil || len(twice.changed) > 0 {
+			t.Errorf("%v: not settled after once: %v\n%q\n%q", c.Err, twice.changed, item, once.item)
 		}
 	}
 }

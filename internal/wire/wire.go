@@ -15,6 +15,8 @@ package wire
 import (
 	"errors"
 	"fmt"
+
+	"yurt/internal/splice"
 )
 
 // Errors of reading, wrapped with what was read. All but ErrTooLarge mean that the answer did not come from a
@@ -30,7 +32,7 @@ var (
 	// ErrTooLarge: one item or frame is larger than the caller allows.
 	ErrTooLarge = errors.New("too large")
 	// ErrMalformed: the bytes are not JSON or protobuf, go on after their end, or lack what every API object has.
-	ErrMalformed = errors.New("malformed")
+	ErrMalformed = splice.ErrMalformed
 )
 
 // Encoding is the format in which objects travel.

@@ -1,11 +1,9 @@
-package overlay
+package splice
 
 import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-
-	"yurt/internal/wire"
 )
 
 // jsonFormat is JSON. null is as good as absent.
@@ -36,7 +34,7 @@ func (jsonFormat) member(object []byte, key string) (at span, found, some bool, 
 			continue
 		}
 		if found {
-			return at, found, some, fmt.Errorf("%w JSON: %s comes twice", wire.ErrMalformed, key)
+			return at, found, some, fmt.Errorf("%w JSON: %s comes twice", ErrMalformed, key)
 		}
 		at, found = value, true
 	}
@@ -52,7 +50,7 @@ func open(d *json.Decoder, want json.Delim) error {
 		return malformedJSON(err)
 	}
 	if token != want {
-		return fmt.Errorf("%w JSON: %v where %s should be", wire.ErrMalformed, token, want)
+		return fmt.Errorf("%w JSON: %v where %s should be", ErrMalformed, token, want)
 	}
 	return nil
 }
@@ -67,20 +65,20 @@ func element(d *json.Decoder) (span, error) {
 	return span{end - len(raw), end}, nil
 }
 
-func malformedJSON(err error) error { return fmt.Errorf("%w JSON: %w", wire.ErrMalformed, err) }
+func malformedJSON(err error) error { return fmt.Errorf("%w JSON: %w", ErrMalformed, err) }
 
 func isNull(value []byte) bool { return len(value) == 0 || string(value) == "null" }
 
-func (j jsonFormat) all(message []byte, f field) ([][]byte, error) {
+func (j jsonFormat) All(message []byte, f Field) ([][]byte, error) {
 	if isNull(message) {
 		return nil, nil
 	}
-	at, found, _, err := j.member(message, f.spec().key)
+	at, found, _, err := j.member(message, f.Key)
 	if err != nil || !found || isNull(at.of(message)) {
 		return nil, err
 	}
 	value := at.of(message)
-	if !f.spec().repeated {
+	if !f.Repeated {
 		return [][]byte{value}, nil
 	}
 	d := json.NewDecoder(bytes.NewReader(value))
@@ -98,12 +96,12 @@ func (j jsonFormat) all(message []byte, f field) ([][]byte, error) {
 	return values, nil
 }
 
-func (j jsonFormat) set(message []byte, f field, values [][]byte) ([]byte, error) {
+func (j jsonFormat) Set(message []byte, f Field, values [][]byte) ([]byte, error) {
 	if isNull(message) {
 		message = []byte("{}")
 	}
-	want := f.spec()
-	at, found, some, err := j.member(message, want.key)
+	want := f
+	at, found, some, err := j.member(message, want.Key)
 	if err != nil {
 		return nil, err
 	}
@@ -114,13 +112,13 @@ func (j jsonFormat) set(message []byte, f field, values [][]byte) ([]byte, error
 	switch {
 	case len(values) == 0:
 		value = []byte("null") // as the API server writes an empty list
-	case want.repeated:
+	case want.Repeated:
 		value = append(append([]byte{'['}, value...), ']')
 	}
 	if !found {
 		last := bytes.LastIndexByte(message, '}')
 		at = span{last, last}
-		value = append([]byte(`"`+want.key+`":`), value...)
+		value = append([]byte(`"`+want.Key+`":`), value...)
 		if some {
 			value = append([]byte{','}, value...)
 		}
@@ -130,8 +128,8 @@ func (j jsonFormat) set(message []byte, f field, values [][]byte) ([]byte, error
 	return append(out, message[at.end:]...), nil
 }
 
-func (j jsonFormat) label(message []byte, f field, key string) (string, error) {
-	at, found, _, err := j.member(message, f.spec().key)
+func (j jsonFormat) Label(message []byte, f Field, key string) (string, error) {
+	at, found, _, err := j.member(message, f.Key)
 	if err != nil || !found {
 		return "", err
 	}
@@ -142,9 +140,9 @@ func (j jsonFormat) label(message []byte, f field, key string) (string, error) {
 	return labels[key], nil
 }
 
-// mentions looks for the path's last key wherever it is. No API server escapes the letters of a key.
-func (jsonFormat) mentions(message []byte, has func([]byte) bool, path ...field) bool {
-	key := []byte(`"` + path[len(path)-1].spec().key + `"`)
+// Mentions looks for the path's last key wherever it is. No API server escapes the letters of a key.
+func (jsonFormat) Mentions(message []byte, has func([]byte) bool, path ...Field) bool {
+	key := []byte(`"` + path[len(path)-1].Key + `"`)
 	for {
 		at := bytes.Index(message, key)
 		if at < 0 {
@@ -166,17 +164,17 @@ func (jsonFormat) mentions(message []byte, has func([]byte) bool, path ...field)
 	}
 }
 
-func (jsonFormat) read(value []byte, to any) error {
+func (jsonFormat) Read(value []byte, to any) error {
 	if err := json.Unmarshal(value, to); err != nil {
 		return malformedJSON(err)
 	}
 	return nil
 }
 
-func (jsonFormat) write(v any) []byte {
+func (jsonFormat) Write(v any) []byte {
 	text, err := json.Marshal(v)
 	if err != nil {
-		panic(fmt.Sprintf("overlay: write %T: %v", v, err)) // strings and flags can be written
+		panic(fmt.Sprintf("splice: write %T: %v", v, err)) // strings and flags can be written
 	}
 	return text
 }
