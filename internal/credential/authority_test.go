@@ -1,9 +1,11 @@
 package credential
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -124,5 +126,60 @@ func TestDamagedAuthorityIsSetAside(t *testing.T) {
 	}
 	if aside, err := os.ReadFile(path + ".damaged"); err != nil || string(aside) != "garbage" {
 		t.Errorf("set aside: %q, %v", aside, err)
+	}
+}
+
+// The authority that pods trust vouches for the names of the API server on this
+// node, and nothing else; it is another one when these change, and stays the same
+// otherwise.
+func TestPodAuthority(t *testing.T) {
+	dir := t.TempDir()
+	names := Names{IPs: []net.IP{net.ParseIP("169.254.2.1"), net.ParseIP("10.96.0.1"), net.ParseIP("fd00::1")}, DNS: []string{"kubernetes", "kubernetes.default.svc"}}
+	authority, err := OpenPodAuthority(dir, names, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := os.ReadFile(filepath.Join(dir, PodAuthorityFile))
+	if err != nil || !bytes.Equal(public, authority.PEM()) {
+		t.Errorf("the public part differs: %v", err)
+	}
+	certificate, err := authority.Serving()
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(certificate.Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(public)
+	for _, name := range []string{"169.254.2.1", "10.96.0.1", "fd00::1", "kubernetes", "kubernetes.default.svc"} {
+		if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, DNSName: name}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, stolen := range []Names{{IPs: []net.IP{net.ParseIP("10.96.0.2")}}, {IPs: []net.IP{net.ParseIP("127.0.0.1")}}, {DNS: []string{"example.com"}}} {
+		forger := *authority
+		forger.names = stolen
+		forged, err := forger.Serving()
+		if err != nil {
+			t.Fatal(err)
+		}
+		leaf, err := x509.ParseCertificate(forged.Certificate[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots}); err == nil {
+			t.Errorf("a certificate for %v is accepted", stolen)
+		}
+	}
+	again, err := OpenPodAuthority(dir, names, quiet)
+	if err != nil || !bytes.Equal(again.PEM(), public) {
+		t.Errorf("another one after a restart: %v", err)
+	}
+	names.IPs[1] = net.ParseIP("10.97.0.1")
+	other, err := OpenPodAuthority(dir, names, quiet)
+	if err != nil || bytes.Equal(other.PEM(), public) {
+		t.Errorf("the same one for other names: %v", err)
 	}
 }
