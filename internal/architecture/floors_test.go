@@ -55,6 +55,7 @@ func floors() []place {
 		{"internal/filter", hub, 2, "changes to objects on their way out"},
 		{"internal/overlay", hub, 2, "the status of the node's pods as the cloud does not know it yet, laid over what the cloud said"},
 		{"internal/peer", hub, 2, "which process is at the other end of a connection"},
+		{"internal/podaddress", hub, 2, "the interface by which pods reach the hub; it speaks no HTTP"},
 		{"internal/upstream", hub, 2, "the pool of API servers; it alone decides which one is asked"},
 
 		// Floor 3: one path of a request each.
