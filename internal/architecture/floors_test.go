@@ -52,6 +52,7 @@ func floors() []place {
 		{"internal/wire", ground, 1, "splits and joins list bodies and watch frames without decoding objects"},
 
 		// Floor 2: one mechanism each.
+		{"internal/fairness", hub, 2, "whose request is answered next, and which ones are not"},
 		{"internal/filter", hub, 2, "changes to objects on their way out"},
 		{"internal/overlay", hub, 2, "the status of the node's pods as the cloud does not know it yet, laid over what the cloud said"},
 		{"internal/peer", hub, 2, "which process is at the other end of a connection"},
