@@ -60,6 +60,7 @@ func command() *cobra.Command {
 	f.StringVar(&cfg.RootDir, "root-dir", "/var/lib/yurthub", "directory of the replica; must be on a disk that survives a reboot")
 	f.DurationVar(&cfg.Retention, "retention", 7*24*time.Hour, "how long to keep what no client asks for; time in the dark does not count")
 	f.Int64Var(&cfg.MaxBytes, "store-max-bytes", 1<<30, "what collections may take on disk (0: no limit); what has not been used for longest goes first, never what kubelet and kube-proxy have")
+	f.IntVar(&cfg.MaxInFlight, "max-requests-in-flight", 250, "how many requests are answered at a time; a fifth is kept for the kubelet, a tenth is the most for any other client; watches, exec and logs are counted apart")
 	f.StringVar(&cfg.BindAddress, "bind-address", "127.0.0.1", "address of the listeners")
 	f.IntVar(&cfg.AdminPort, "serve-port", 10267, "port of /livez, /readyz, /metrics and /status")
 	f.IntVar(&cfg.SecurePort, "proxy-secure-port", 10268, "port of the proxy, with TLS")

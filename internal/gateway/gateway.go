@@ -18,6 +18,7 @@ import (
 	"strings"
 	"time"
 
+	"yurt/internal/fairness"
 	"yurt/internal/forward"
 	"yurt/internal/identity"
 	"yurt/internal/offline"
@@ -45,6 +46,7 @@ type Gateway struct {
 	Memory        *Memory
 	Authenticator *identity.Authenticator
 	Grants        *identity.Grants
+	Gate          *fairness.Gate
 	Logger        *slog.Logger
 	Metrics       *Metrics
 }
@@ -90,6 +92,12 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, port identity.Po
 		}
 		route = pass
 	}
+	turn, ok := x.admit(route)
+	if !ok {
+		return
+	}
+	defer turn.End()
+	route = x.affordable(route)
 	done := g.Metrics.began(route)
 	defer done()
 	x.take(route)
@@ -229,8 +237,13 @@ func (x *exchange) denied(d *replica.DeniedError) {
 // refuse answers a client that could not be identified.
 func (x *exchange) refuse(err error) {
 	switch {
+	case errors.As(err, new(*fairness.Refusal)):
+		x.notAdmitted(err)
 	case errors.Is(err, identity.ErrUnauthenticated):
 		x.Logger.Debug("a client is not known", "client", x.r.RemoteAddr, "error", err)
+		if !x.admitStranger() {
+			return
+		}
 		x.status(http.StatusUnauthorized, "Unauthorized", "Unauthorized")
 	case errors.Is(err, identity.ErrForeign):
 		x.status(http.StatusForbidden, "Forbidden", err.Error())

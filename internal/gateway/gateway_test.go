@@ -24,6 +24,7 @@ import (
 	"go.uber.org/goleak"
 	corev1 "k8s.io/api/core/v1"
 
+	"yurt/internal/fairness"
 	"yurt/internal/forward"
 	"yurt/internal/identity"
 	"yurt/internal/offline"
@@ -94,6 +95,7 @@ func (w *world) start() {
 		Link: w.cloud, Replicas: set, Memory: memory, Logger: log, Authenticator: authenticator, Grants: grants,
 		Proxy:   &forward.Proxy{Upstream: w.cloud, Logger: log},
 		Desk:    &offline.Desk{Node: "edge", Objects: memory, Answers: books["asked"], Journal: journal, Overlay: laidOver},
+		Gate:    fairness.NewGate(fairness.DefaultLimits(250)),
 		Metrics: NewMetrics(prometheus.NewRegistry()),
 	}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -3,8 +3,10 @@ package gateway
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net/http"
+	"os"
 
 	"yurt/internal/forward"
 	"yurt/internal/offline"
@@ -12,19 +14,26 @@ import (
 	"yurt/internal/wire"
 )
 
-// maxWrite is the longest body that is read whole, so that it can be answered
-// when the cloud does not. The API server takes 3 MiB.
+// maxWrite is the longest body of a write, which is read whole so that it can be
+// answered when the cloud does not. It is the API server's own limit.
 const maxWrite = 3 << 20
 
 // write forwards a write; the desk answers while the cloud is away.
 func (x *exchange) write() {
-	body, err := x.readBody()
-	if err != nil {
-		x.status(http.StatusBadRequest, "BadRequest", "read request body: "+err.Error())
+	if x.r.ContentLength > maxWrite {
+		x.tooLong()
 		return
 	}
-	if body == nil {
-		x.pass() // too long for the desk, and nothing that it would take
+	body, err := x.readBody()
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		x.status(http.StatusRequestTimeout, "Timeout", "the request's body does not come")
+		return
+	case err != nil:
+		x.status(http.StatusBadRequest, "BadRequest", "read request body: "+err.Error())
+		return
+	case body == nil:
+		x.tooLong()
 		return
 	}
 	w := offline.Write{
@@ -52,18 +61,13 @@ func (x *exchange) write() {
 }
 
 // readBody reads the request's body and leaves it to be read again. It returns
-// nil for a body that is too long to keep.
+// nil for one that is too long.
 func (x *exchange) readBody() ([]byte, error) {
-	original := x.r.Body
-	body, err := io.ReadAll(io.LimitReader(original, maxWrite+1))
+	body, err := io.ReadAll(io.LimitReader(x.r.Body, maxWrite+1))
 	if err != nil {
 		return nil, err
 	}
 	if len(body) > maxWrite {
-		x.r.Body = struct {
-			io.Reader
-			io.Closer
-		}{io.MultiReader(bytes.NewReader(body), original), original}
 		return nil, nil
 	}
 	x.r.Body = io.NopCloser(bytes.NewReader(body))

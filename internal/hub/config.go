@@ -26,6 +26,7 @@ type Config struct {
 	RootDir     string        // the store is in it
 	Retention   time.Duration // of what no client asks for; 0: a week
 	MaxBytes    int64         // that the store may take on disk; 0: no limit
+	MaxInFlight int           // requests at a time; 0: 250
 	BindAddress string        // of the listeners for clients on the node
 	AdminPort   int
 	SecurePort  int  // TLS
@@ -65,6 +66,9 @@ func (c *Config) Validate() error {
 	if c.MaxBytes != 0 && c.MaxBytes < minStore {
 		errs = append(errs, fmt.Errorf("--store-max-bytes %d: must be at least %d, or 0", c.MaxBytes, minStore))
 	}
+	if c.MaxInFlight != 0 && c.MaxInFlight < minInFlight {
+		errs = append(errs, fmt.Errorf("--max-requests-in-flight %d: must be at least %d", c.MaxInFlight, minInFlight))
+	}
 	if _, err := c.mode(); err != nil {
 		errs = append(errs, fmt.Errorf("--lb-mode: %w", err))
 	}
@@ -92,6 +96,9 @@ const (
 	// logFactor is how much more than what it holds the store takes on disk,
 	// before it compacts.
 	logFactor = 3
+	// minInFlight leaves the kubelet some when others have theirs.
+	minInFlight     = 20
+	defaultInFlight = 250
 	// logFiles is how many files of the log there are at least.
 	logFiles = 4
 )

@@ -7,6 +7,7 @@
 package hub
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -21,6 +22,7 @@ import (
 
 	"yurt/internal/admin"
 	"yurt/internal/credential"
+	"yurt/internal/fairness"
 	"yurt/internal/forward"
 	"yurt/internal/gateway"
 	"yurt/internal/identity"
@@ -163,6 +165,8 @@ func (h *Hub) assemble() error {
 	if err != nil {
 		return err
 	}
+	gate := fairness.NewGate(fairness.DefaultLimits(cmp.Or(h.cfg.MaxInFlight, defaultInFlight)))
+	registry.MustRegister(gate)
 	served := &gateway.Gateway{
 		Link:          h.pool,
 		Replicas:      h.replicas,
@@ -171,6 +175,7 @@ func (h *Hub) assemble() error {
 		Memory:        memory,
 		Authenticator: authenticator,
 		Grants:        h.grants,
+		Gate:          gate,
 		Logger:        h.log,
 		Metrics:       h.metrics,
 	}

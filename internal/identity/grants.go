@@ -350,7 +350,7 @@ func (g *Grants) renewTokens(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		now, err := g.Authenticator.bearer(ctx, c.Token)
+		now, err := g.Authenticator.bearer(ctx, c.Token, "")
 		if errors.Is(err, ErrUnauthenticated) || err == nil && now.subject != c.subject || g.orphaned(c, err) {
 			g.Logger.Info("a client's streams end: its token is no longer valid", "client", c.Credential)
 			g.EndToken(c.Credential)

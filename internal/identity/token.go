@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -18,6 +19,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"yurt/internal/credential"
+	"yurt/internal/fairness"
 	"yurt/internal/offline"
 )
 
@@ -47,6 +49,10 @@ type Authenticator struct {
 	// RootOfHost tells whether a connection to a local address comes from a
 	// process of root outside of containers; nil: no.
 	RootOfHost func(remote, local string) bool
+
+	// Strangers bounds how often the API server is asked whose a token is that is
+	// not known yet.
+	Strangers fairness.Strangers
 
 	reviews singleflight.Group
 
@@ -89,7 +95,7 @@ func (a *Authenticator) Authenticate(r *http.Request, port Port) (Caller, error)
 	if token == "" {
 		return Caller{}, fmt.Errorf("%w: the Authorization header is not a bearer token", ErrUnauthenticated)
 	}
-	return a.bearer(r.Context(), token)
+	return a.bearer(r.Context(), token, r.RemoteAddr)
 }
 
 func callerOf(user User, token string) Caller {
@@ -100,7 +106,7 @@ func callerOf(user User, token string) Caller {
 }
 
 // bearer returns whose a token is.
-func (a *Authenticator) bearer(ctx context.Context, token string) (Caller, error) {
+func (a *Authenticator) bearer(ctx context.Context, token, from string) (Caller, error) {
 	hash, err := a.hash(ctx, token)
 	if err != nil {
 		return Caller{}, err
@@ -122,7 +128,7 @@ func (a *Authenticator) bearer(ctx context.Context, token string) (Caller, error
 	}
 	// Whoever asks first does so for all who wait; that it leaves is no reason
 	// for the others to fail.
-	learned, err, _ := a.reviews.Do(hash, func() (any, error) { return a.learn(context.WithoutCancel(ctx), hash, token) })
+	learned, err, _ := a.reviews.Do(hash, func() (any, error) { return a.learn(context.WithoutCancel(ctx), hash, token, from) })
 	if err != nil {
 		return Caller{}, err
 	}
@@ -131,11 +137,17 @@ func (a *Authenticator) bearer(ctx context.Context, token string) (Caller, error
 
 // learn asks whose a token is. The API server's word now is worth more than
 // that of before, but not worth a long wait.
-func (a *Authenticator) learn(ctx context.Context, hash, token string) (Caller, error) {
+func (a *Authenticator) learn(ctx context.Context, hash, token, from string) (Caller, error) {
 	remembered, known := a.recall(hash)
 	patience := reviewTimeout
 	if known {
 		patience = shortPatience
+	} else {
+		address, _, _ := net.SplitHostPort(from) // what is none is one stranger
+		if err := a.Strangers.Ask(address); err != nil {
+			return Caller{}, err
+		}
+		defer a.Strangers.Asked(address)
 	}
 	a.Reviewer.Link.WaitKnown(ctx)
 	user, err := a.Reviewer.token(ctx, token, patience)

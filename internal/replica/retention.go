@@ -57,6 +57,7 @@ func (s *Set) forgetAll(ctx context.Context) {
 		case <-idle.C:
 			s.forgetIdle(ctx)
 		case <-budget.C:
+			s.forgetSurplus(ctx)
 			s.forgetAbove(ctx, s.retention.MaxBytes)
 		case <-ctx.Done():
 			return
@@ -71,6 +72,55 @@ func (s *Set) forgetIdle(ctx context.Context) {
 		}
 		if c.leave(s.retention.intervals()) {
 			s.forget(c)
+		}
+	}
+}
+
+// maxOpen bounds the collections of a client, unless it is essential: each is a
+// feed upstream and a table on the disk.
+const maxOpen = 200
+
+// MayOpen tells whether a client may open one collection more.
+func (s *Set) MayOpen(identity credential.Identity) bool {
+	return essential(identity) || len(s.of(identity)) < maxOpen
+}
+
+// of returns the collections of a client.
+func (s *Set) of(identity credential.Identity) []*Collection {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var of []*Collection
+	for key, c := range s.collections {
+		if key.Identity == identity {
+			of = append(of, c)
+		}
+	}
+	return of
+}
+
+// forgetSurplus makes room for clients that have opened nearly all that they may:
+// what they have not used for longest goes.
+func (s *Set) forgetSurplus(ctx context.Context) {
+	clients := map[credential.Identity]int{}
+	for _, c := range s.All() {
+		if !c.essential() {
+			clients[c.Identity]++
+		}
+	}
+	for identity, n := range clients {
+		if n <= maxOpen*15/16 {
+			continue
+		}
+		of := s.of(identity)
+		slices.SortFunc(of, func(a, b *Collection) int { return a.lastUsed().Compare(b.lastUsed()) })
+		for _, c := range of {
+			if n <= maxOpen*3/4 || ctx.Err() != nil {
+				break
+			}
+			if c.leave(0) {
+				s.forget(c)
+				n--
+			}
 		}
 	}
 }
@@ -115,8 +165,10 @@ func (s *Set) forget(c *Collection) {
 }
 
 // essential: without it pods don't come back, or find nothing.
-func (c *Collection) essential() bool {
-	return c.Identity == credential.Node || slices.Contains(kubeProxies(), c.Identity.Name)
+func (c *Collection) essential() bool { return essential(c.Identity) }
+
+func essential(identity credential.Identity) bool {
+	return identity == credential.Node || slices.Contains(kubeProxies(), identity.Name)
 }
 
 // kubeProxies are the names of kube-proxy: as kubeadm runs it, and with a
