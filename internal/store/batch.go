@@ -85,8 +85,8 @@ func (b *Batch) Len() int { return len(b.ops) }
 // Size is the sum of the sizes of the values in b.
 func (b *Batch) Size() int { return len(b.values) }
 
-func (b *Batch) request() *request {
-	return &request{size: int64(len(b.values) + len(b.ops)*entryOverhead), build: b.build}
+func (b *Batch) request(s *Store) *request {
+	return &request{size: int64(len(b.values)) + int64(len(b.ops))*(entryOverhead+s.valueOverhead()), build: b.build}
 }
 
 // build adds the batch to a group, or leaves the group as it was and says why.
@@ -150,7 +150,7 @@ func (b *Batch) apply(f *frame, o *op) {
 	value := b.values[o.begin : o.begin+int(o.size)]
 	switch o.kind {
 	case opPut:
-		e := &entry{key: o.key, revision: o.revision, identity: o.identity, at: location{size: o.size, crc: o.crc}}
+		e := &entry{key: o.key, revision: o.revision, identity: o.identity, at: f.location(o)}
 		f.put(c, e, value)
 	case opDelete:
 		old := c.next.get(o.key)
@@ -159,7 +159,7 @@ func (b *Batch) apply(f *frame, o *op) {
 		}
 		last := old
 		if !o.stored && c.table.history != NoHistory {
-			last = &entry{key: old.key, revision: o.revision, identity: old.identity, at: location{size: o.size, crc: o.crc}}
+			last = &entry{key: old.key, revision: o.revision, identity: old.identity, at: f.location(o)}
 		}
 		f.delete(c, old, o.revision, last, value)
 	case opMeta:
@@ -170,4 +170,8 @@ func (b *Batch) apply(f *frame, o *op) {
 		}
 	case opRevision, opExpect:
 	}
+}
+
+func (f *frame) location(o *op) location {
+	return f.group.store.sealingKey().location(o.crc, o.size, o.revision)
 }

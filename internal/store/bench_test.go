@@ -51,9 +51,17 @@ func reportAmplification(b *testing.B, before, after Stats, objects int) {
 	b.ReportMetric(float64(after.Syncs-before.Syncs)/float64(objects), "syncs/op")
 }
 
+// eachWay runs a benchmark in clear and with sealing.
+func eachWay(b *testing.B, run func(b *testing.B, opts Options)) {
+	b.Run("clear", func(b *testing.B) { run(b, Options{}) })
+	b.Run("sealed", func(b *testing.B) { run(b, Options{Keys: [][]byte{testKey('k')}}) })
+}
+
 // BenchmarkCommit is one object after the other, each durable before the next: the latency of a quiet node.
-func BenchmarkCommit(b *testing.B) {
-	s := start(b, b.TempDir(), Options{})
+func BenchmarkCommit(b *testing.B) { eachWay(b, benchmarkCommit) }
+
+func benchmarkCommit(b *testing.B, opts Options) {
+	s := start(b, b.TempDir(), opts)
 	t := mustTable(b, s.Store, "pods", KeepHistory)
 	value := object(1)
 	before := s.Stats()
@@ -69,8 +77,10 @@ func BenchmarkCommit(b *testing.B) {
 }
 
 // BenchmarkCommitFromMany is the same from eight tables' feeds at once, which do not wait for each commit.
-func BenchmarkCommitFromMany(b *testing.B) {
-	s := start(b, b.TempDir(), Options{})
+func BenchmarkCommitFromMany(b *testing.B) { eachWay(b, benchmarkCommitFromMany) }
+
+func benchmarkCommitFromMany(b *testing.B, opts Options) {
+	s := start(b, b.TempDir(), opts)
 	const feeds = 8
 	value := object(1)
 	before := s.Stats()
@@ -101,8 +111,11 @@ func BenchmarkCommitFromMany(b *testing.B) {
 }
 
 // BenchmarkFanOut is one event to ten watchers at the end of the history.
-func BenchmarkFanOut(b *testing.B) {
-	s := start(b, b.TempDir(), Options{HistoryPerTable: 100000})
+func BenchmarkFanOut(b *testing.B) { eachWay(b, benchmarkFanOut) }
+
+func benchmarkFanOut(b *testing.B, opts Options) {
+	opts.HistoryPerTable = 100000
+	s := start(b, b.TempDir(), opts)
 	t := mustTable(b, s.Store, "pods", KeepHistory)
 	value := object(1)
 	ctx, cancel := context.WithCancel(b.Context())
@@ -153,9 +166,11 @@ func BenchmarkFanOut(b *testing.B) {
 }
 
 // BenchmarkList reads 5,000 objects in key order: as the list came that brought them, and after 20,000 changes.
-func BenchmarkList(b *testing.B) {
+func BenchmarkList(b *testing.B) { eachWay(b, benchmarkLists) }
+
+func benchmarkLists(b *testing.B, opts Options) {
 	const n = 5000
-	s := start(b, b.TempDir(), Options{})
+	s := start(b, b.TempDir(), opts)
 	t := mustTable(b, s.Store, "pods", KeepHistory)
 	fillTable(b, t, n)
 	b.Run("fresh", func(b *testing.B) { benchmarkList(b, t, n) })

@@ -254,7 +254,7 @@ func (w *writer) prepare(s *Store, size int64) error {
 		return nil
 	}
 	if w.segment != nil {
-		w.seal(s)
+		w.finish(s)
 	}
 	seg, err := s.createSegment(w.next)
 	if err != nil {
@@ -289,13 +289,13 @@ func (w *writer) zeroAhead(end, limit int64) error {
 	return err
 }
 
-// seal ends the segment with a footer, so that Open need not read all of it. It may fail: then Open does.
-func (w *writer) seal(s *Store) {
+// finish ends the segment with a footer, so that Open need not read all of it. It may fail: then Open does.
+func (w *writer) finish(s *Store) {
 	end := w.offset
 	w.next = segmentHeader{id: w.segment.id + 1, prevEnd: uint32(end)}
 	footer := append(make([]byte, frameHeaderSize), w.footer...)
 	putFrame(footer, w.segment.id, frameHeader{
-		kind: frameFooter, salt: w.segment.salt, synced: uint32(end), indexLen: uint32(len(w.footer)),
+		kind: frameFooter, salt: w.segment.salt, key: w.segment.key.tag(), synced: uint32(end), indexLen: uint32(len(w.footer)),
 	})
 	err := failpoint.Hit(failpoint.StoreBeforeFooter)
 	if err == nil {
@@ -402,7 +402,7 @@ func (s *Store) writeMark() {
 	err := failpoint.Hit(failpoint.StoreBeforeCloseMark)
 	if err == nil && w.segment != nil && w.unmarked {
 		mark := make([]byte, frameHeaderSize)
-		putFrame(mark, w.segment.id, frameHeader{kind: frameMark, salt: w.segment.salt, synced: uint32(w.offset)})
+		putFrame(mark, w.segment.id, frameHeader{kind: frameMark, salt: w.segment.salt, key: w.segment.key.tag(), synced: uint32(w.offset)})
 		err = w.write(s, mark, 0)
 	}
 	if err != nil {

@@ -14,15 +14,19 @@ const (
 	moveRecords = 512
 )
 
-// compactionDueLocked reports whether the log is larger than it may be. A third of it is live then, so each live byte is
-// written again once for two new ones.
+// compactionDueLocked reports whether the log is larger than it may be, or has what must be sealed. A third of the log is
+// live then, so each live byte is written again once for two new ones.
 func (s *Store) compactionDueLocked() bool {
-	return len(s.set.list) > 1 && s.disk > max(s.opts.CompactAbove, 3*s.live)
+	if len(s.set.list) < 2 {
+		return false
+	}
+	return s.disk > max(s.opts.CompactAbove, 3*s.live) || s.staleLocked() > 0
 }
 
 // compactAll removes the oldest segments while the log is too large, until ctx ends.
 func (s *Store) compactAll(ctx context.Context) {
 	c := &compactor{store: s}
+	stale := s.beginSealing()
 	failing := false
 	for {
 		select {
@@ -42,7 +46,23 @@ func (s *Store) compactAll(ctx context.Context) {
 				break // the next commit brings us back
 			}
 		}
+		if before := stale; before > 0 {
+			if stale = s.Stats().Stale; stale == 0 {
+				s.log.Info("what was in clear or sealed by an older key is sealed by the newest one; older keys are not needed any more", "key", s.sealingID())
+			}
+		}
 	}
+}
+
+// beginSealing makes sure that there is a segment to write to what is still in clear or sealed by an older key, which
+// begins that, and returns how many segments of such there are. Commits that fail do it when they succeed again.
+func (s *Store) beginSealing() int {
+	stale := s.Stats().Stale
+	if stale > 0 {
+		err := s.submit(context.Background(), &request{build: func(*group) error { return nil }})
+		s.log.Info("sealing what is in clear or sealed by an older key", "segments", stale, "key", s.sealingID(), "err", err)
+	}
+	return stale
 }
 
 func (s *Store) compactionDue() bool {
@@ -58,7 +78,7 @@ type compactor struct {
 	remove string
 }
 
-// compactOldest writes what is live in the oldest segment again, and removes it. New references to a sealed segment do
+// compactOldest writes what is live in the oldest segment again, and removes it. New references to a finished segment do
 // not appear, so once nothing refers to it nothing will.
 func (c *compactor) compactOldest(ctx context.Context) error {
 	s := c.store
@@ -207,7 +227,8 @@ func (c *compactor) retire(set *segmentSet, seg *segment) error {
 	}
 	unused := s.replaceSetLocked(s.set.list[1:])
 	s.disk -= seg.size
-	reuse := !s.spare && seg.refs == 1 && set.refs == 1 // the last pin is ours
+	clear := seg.key == 0 && s.sealingKey() != nil
+	reuse := !s.spare && !clear && seg.refs == 1 && set.refs == 1 // the last pin is ours
 	s.mu.Unlock()
 	closeAll(unused)
 
@@ -217,13 +238,14 @@ func (c *compactor) retire(set *segmentSet, seg *segment) error {
 			return err
 		}
 	}
-	if err := c.removeFile(); err != nil || !reuse {
+	if err := c.removeFile(); err != nil {
 		return err
 	}
 	// Not before its new name is durable: overwritten under the old one, it would be a lost part of the log.
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.spare = true
+	s.spare = s.spare || reuse
+	seg.wipe = clear
 	return nil
 }
 

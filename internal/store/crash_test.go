@@ -73,14 +73,14 @@ const (
 )
 
 func childOptions() Options {
-	return Options{SegmentBytes: 4000, CompactAbove: 12000, HistoryPerTable: 20, RecentBytes: 1}
+	return Options{SegmentBytes: 4000, CompactAbove: 12000, HistoryPerTable: 20, RecentBytes: 1, Keys: [][]byte{testKey('k')}}
 }
 
 // child is the process that is killed: it goes on with the operation after the last one that it finds done.
 func child(dir string) {
 	err := failpoint.FromEnv()
 	if err == nil {
-		err = work(dir, os.Stdout)
+		err = work(dir, childOptions(), os.Stdout)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -88,8 +88,8 @@ func child(dir string) {
 	}
 }
 
-func work(dir string, acks io.Writer) error {
-	s, err := tryStart(dir, childOptions())
+func work(dir string, opts Options, acks io.Writer) error {
+	s, err := tryStart(dir, opts)
 	if err != nil {
 		return err
 	}

@@ -25,6 +25,8 @@ var (
 	// ErrConflict is returned by Stage.Swap when the table went past the staged contents meanwhile, which ends the stage, and by
 	// commits whose Batch.Expect does not hold.
 	ErrConflict = errors.New("table changed while its new contents were staged")
+	// ErrKeyUnknown is in the DamagedError of a record that is sealed by a key that Open was not given.
+	ErrKeyUnknown = errors.New("it is sealed by a key that is not known")
 	// ErrDamaged is what every DamagedError is (errors.Is).
 	ErrDamaged = errors.New("record is damaged")
 )

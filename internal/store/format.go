@@ -11,7 +11,11 @@ import (
 
 // The files are described in docs/store-format.md; what is here and what is there must agree.
 const (
-	formatVersion = 1
+	// A segment is of the oldest format that can say what is in it: one that no key is needed for stays readable by the
+	// releases that know no keys.
+	formatPlain   = 1
+	formatSealed  = 2
+	formatVersion = formatSealed
 
 	segmentMagic      = "YURTLOG\n"
 	segmentHeaderSize = 64
@@ -38,6 +42,8 @@ type segmentHeader struct {
 	// The end of the previous segment's data, and where its footer begins (0: it has none). What lies behind that end is
 	// not part of the log.
 	prevEnd, prevFooter uint32
+	// key is what the segment's values are sealed by; 0: they are as they are.
+	key keyID
 }
 
 func (h segmentHeader) encode() []byte {
@@ -49,6 +55,7 @@ func (h segmentHeader) encode() []byte {
 	le.PutUint32(b[20:], h.salt)
 	le.PutUint32(b[24:], h.prevEnd)
 	le.PutUint32(b[28:], h.prevFooter)
+	le.PutUint64(b[32:], uint64(h.key))
 	le.PutUint32(b[segmentHeaderSize-4:], checksum(b[:segmentHeaderSize-4]))
 	return b
 }
@@ -69,6 +76,9 @@ func decodeSegmentHeader(b []byte) (segmentHeader, error) {
 	if h.version > formatVersion {
 		return segmentHeader{}, fmt.Errorf("format %d: %w", h.version, ErrNewer)
 	}
+	if h.version >= formatSealed {
+		h.key = keyID(le.Uint64(b[32:]))
+	}
 	return h, nil
 }
 
@@ -87,6 +97,7 @@ type frameHeader struct {
 	indexLen, valuesLen uint32
 	synced              uint32 // everything before this offset was durable when the frame was written
 	salt                uint32
+	key                 uint16 // tag of what the values are sealed by; 0: they are as they are
 	crc                 uint32 // of this header and the index; values have their checksums in the index
 }
 
@@ -105,7 +116,7 @@ func putFrame(b []byte, segment uint32, h frameHeader) {
 	le.PutUint32(b[16:], h.valuesLen)
 	le.PutUint32(b[20:], h.synced)
 	le.PutUint16(b[24:], uint16(h.kind))
-	le.PutUint16(b[26:], 0)
+	le.PutUint16(b[26:], h.key)
 	le.PutUint32(b[8:], frameChecksum(segment, b[:frameHeaderSize], b[frameHeaderSize:frameHeaderSize+h.indexLen]))
 }
 
@@ -124,7 +135,7 @@ func decodeFrameHeader(b []byte) (frameHeader, error) {
 	}
 	h := frameHeader{
 		kind: frameKind(le.Uint16(b[24:])), indexLen: le.Uint32(b[12:]), valuesLen: le.Uint32(b[16:]),
-		synced: le.Uint32(b[20:]), salt: le.Uint32(b[4:]), crc: le.Uint32(b[8:]),
+		synced: le.Uint32(b[20:]), salt: le.Uint32(b[4:]), crc: le.Uint32(b[8:]), key: le.Uint16(b[26:]),
 	}
 	if h.indexLen > maxFrame || h.valuesLen > maxFrame || h.kind < frameBatch || h.kind > frameMark {
 		return frameHeader{}, errNoFrame
@@ -159,14 +170,28 @@ const (
 	flagDoubt                             // recTable: the table may lack changes
 	flagSwap                              // recRevision: this frame replaces the contents
 	flagCut                               // recRevision: the history begins anew here
-	flagSealed                            // reserved: the value is encrypted
+	flagSealed                            // the value is sealed, and a fingerprint of it follows
 )
 
 // location is where a value lies. At offset 0 there never is one: then the value is lost, and segment is where its record
 // lies.
-type location struct{ segment, offset, size, crc uint32 }
+type location struct {
+	segment, offset uint32
+	size, crc       uint32 // of the bytes there
+	print           uint32 // fingerprint of the content, if it is sealed; else 0
+}
 
 func (a location) lost() bool { return a.offset == 0 }
+
+func (a location) sealed() bool { return a.print != 0 }
+
+// content is the size of the value that is to be had there.
+func (a location) content() int {
+	if a.sealed() {
+		return int(a.size) - sealOverhead
+	}
+	return int(a.size)
+}
 
 // record is one entry of a frame's index.
 type record struct {
@@ -182,7 +207,11 @@ type record struct {
 }
 
 func appendRecord(b []byte, r *record) []byte {
-	b = append(b, byte(r.kind), byte(r.flags))
+	flags := r.flags
+	if r.value.sealed() {
+		flags |= flagSealed
+	}
+	b = append(b, byte(r.kind), byte(flags))
 	b = binary.AppendUvarint(b, uint64(r.table))
 	if r.kind == recDropped {
 		return b
@@ -200,6 +229,9 @@ func appendRecord(b []byte, r *record) []byte {
 	b = binary.LittleEndian.AppendUint64(b, r.identity)
 	b = binary.AppendUvarint(b, uint64(r.value.size))
 	b = binary.LittleEndian.AppendUint32(b, r.value.crc)
+	if r.value.sealed() {
+		b = binary.LittleEndian.AppendUint32(b, r.value.print)
+	}
 	if r.flags&flagElsewhere != 0 {
 		b = binary.AppendUvarint(b, uint64(r.value.segment))
 		b = binary.AppendUvarint(b, uint64(r.value.offset))
@@ -264,6 +296,13 @@ func (d *indexReader) next(r *record) bool {
 	r.identity = binary.LittleEndian.Uint64(d.take(8))
 	r.value.size = uint32(d.uvarint(maxFrame))
 	r.value.crc = binary.LittleEndian.Uint32(d.take(4))
+	if r.flags&flagSealed != 0 {
+		r.value.print = binary.LittleEndian.Uint32(d.take(4))
+		if !r.value.sealed() || r.value.content() < 0 {
+			d.err = errors.New("index does not parse")
+			return false
+		}
+	}
 	if r.flags&flagElsewhere != 0 {
 		r.value.segment = uint32(d.uvarint(math.MaxUint32))
 		r.value.offset = uint32(d.uvarint(math.MaxUint32))

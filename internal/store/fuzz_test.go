@@ -14,14 +14,24 @@ import (
 // was once written under that key, a record that it can't read is named, and if nothing is in doubt and the log was
 // closed in good order, nothing is missing.
 func FuzzOpen(f *testing.F) {
-	dir := f.TempDir()
-	want := fuzzStore(f, dir)
+	plain, sealed := f.TempDir(), f.TempDir()
+	keys := [][]byte{testKey('k')}
+	want := fuzzStore(f, plain, nil)
+	fuzzStore(f, sealed, keys)
 	f.Add(uint8(0), uint32(100), uint16(1), uint8(1))
 	f.Add(uint8(1), uint32(0), uint16(64), uint8(0))
 	f.Add(uint8(2), uint32(4000), uint16(4096), uint8(0xff))
 	f.Add(uint8(3), uint32(70), uint16(0), uint8(9))
+	f.Add(uint8(128), uint32(100), uint16(1), uint8(1))
+	f.Add(uint8(129), uint32(0), uint16(64), uint8(0))
+	f.Add(uint8(130), uint32(4000), uint16(4096), uint8(0xff))
+	f.Add(uint8(131), uint32(200), uint16(30), uint8(0x80))
 	f.Fuzz(func(t *testing.T, file uint8, offset uint32, length uint16, how uint8) {
 		broken := t.TempDir()
+		dir, opts := plain, Options{SegmentBytes: 4096, CompactAbove: 1 << 30}
+		if file >= 128 {
+			dir, opts.Keys = sealed, keys
+		}
 		if err := tryCopyDir(dir, broken); err != nil {
 			t.Fatal(err)
 		}
@@ -31,7 +41,7 @@ func FuzzOpen(f *testing.F) {
 		}
 		name := names[int(file)%len(names)]
 		truncated := breakFile(t, name, offset, length, how)
-		s, err := tryStart(broken, Options{SegmentBytes: 4096, CompactAbove: 1 << 30})
+		s, err := tryStart(broken, opts)
 		if err != nil {
 			t.Fatalf("open: %v", err)
 		}
@@ -61,9 +71,9 @@ func FuzzOpen(f *testing.F) {
 	})
 }
 
-// fuzzStore makes a store with sealed segments, compacted ones, a swap and a good end.
-func fuzzStore(f *testing.F, dir string) map[string]string {
-	s, err := tryStart(dir, Options{SegmentBytes: 4096, CompactAbove: 1 << 30})
+// fuzzStore makes a store with finished segments, compacted ones, a swap and a good end.
+func fuzzStore(f *testing.F, dir string, keys [][]byte) map[string]string {
+	s, err := tryStart(dir, Options{SegmentBytes: 4096, CompactAbove: 1 << 30, Keys: keys})
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"encoding/binary"
 	"slices"
 	"strings"
 )
@@ -18,7 +19,8 @@ type group struct {
 	order   []*change // of first touch
 	moved   int64     // bytes of values written again by compaction
 	events  int
-	kept    bool // buf belongs to the recent commits
+	kept    bool   // buf belongs to the recent commits
+	binding []byte // of the value being sealed
 	// Staged records that compaction writes again.
 	restaged []restaged
 }
@@ -48,12 +50,25 @@ func (g *group) change(t *Table) *change {
 
 // frame is one frame being built.
 type frame struct {
-	group   *group
-	kind    frameKind
-	index   []byte
-	values  [][]byte
-	entries []*entry // whose values those are
-	lost    []*entry // that have none
+	group  *group
+	kind   frameKind
+	index  []byte
+	values []frameValue
+	lost   []*entry // entries that have none
+}
+
+// frameValue is a value that goes into a frame.
+type frameValue struct {
+	table   *Table
+	entry   *entry // which gets to know where it is
+	content []byte
+	crcAt   int // offset in the index of the checksum, which a sealed value has only then; 0 if there is none
+}
+
+// append puts a value into the frame, without a record.
+func (f *frame) append(t *Table, e *entry, value []byte) *frameValue {
+	f.values = append(f.values, frameValue{table: t, entry: e, content: value})
+	return &f.values[len(f.values)-1]
 }
 
 func (g *group) begin(kind frameKind) *frame { return &frame{group: g, kind: kind} }
@@ -69,12 +84,14 @@ func (f *frame) change(t *Table) *change {
 
 func (f *frame) add(r *record) { f.index = appendRecord(f.index, r) }
 
-// inline writes e's record and puts its value into the frame. end sets where that is.
-func (f *frame) inline(r *record, e *entry, value []byte) {
+// inline writes the record of an entry of t, and puts its value into the frame. end sets where that is.
+func (f *frame) inline(t *Table, r *record, e *entry, value []byte) {
 	r.value = e.at
 	f.add(r)
-	f.values = append(f.values, value)
-	f.entries = append(f.entries, e)
+	v := f.append(t, e, value)
+	if e.at.sealed() {
+		v.crcAt = len(f.index) - 8 // the fingerprint is behind it
+	}
 }
 
 func (f *frame) tableRecord(c *change) {
@@ -127,7 +144,7 @@ func (f *frame) putEvent(c *change, e *entry, value []byte, revision uint64) {
 		r.flags, r.value = flagElsewhere, e.at
 		f.add(&r)
 	} else {
-		f.inline(&r, e, value)
+		f.inline(c.table, &r, e, value)
 	}
 	c.next.put(e)
 	c.event(event{typ, revision, e})
@@ -136,17 +153,19 @@ func (f *frame) putEvent(c *change, e *entry, value []byte, revision uint64) {
 // delete removes old. last is what the event shows: old itself, or an entry whose value goes into this frame.
 func (f *frame) delete(c *change, old *entry, revision uint64, last *entry, value []byte) {
 	r := record{kind: recDeleted, table: c.table.id, key: old.key, revision: revision, identity: old.identity}
-	if i := slices.Index(f.entries, old); i >= 0 && last == old {
+	i := slices.IndexFunc(f.values, func(v frameValue) bool { return v.entry == old })
+	if i >= 0 && last == old {
 		// It was put by this very frame, and has no place yet that could be pointed at.
 		again := *old
-		last, value = &again, f.values[i]
+		again.revision = revision // a value is sealed for the revision of its record
+		last, value = &again, f.values[i].content
 	}
 	switch {
 	case c.table.history == NoHistory || last == old && old.at.lost():
 		r.flags = flagLost // nobody will see it, or nobody can
 		f.add(&r)
 	case last != old:
-		f.inline(&r, last, value)
+		f.inline(c.table, &r, last, value)
 	default:
 		r.flags, r.value = flagElsewhere, old.at
 		f.add(&r)
@@ -177,7 +196,8 @@ func (f *frame) move(t *Table, e *entry, value []byte, lost bool) {
 		f.add(&r)
 		f.lost = append(f.lost, &again)
 	} else {
-		f.inline(&r, &again, value)
+		again.at = f.group.store.sealingKey().location(checksum(value), uint32(len(value)), e.revision)
+		f.inline(t, &r, &again, value)
 		f.group.moved += int64(len(value))
 	}
 	c.next.put(&again)
@@ -197,8 +217,8 @@ func (f *frame) restage(g *Stage, e *entry, value []byte, lost bool) {
 	again := *e
 	again.at.segment, again.at.offset = 0, 0
 	if !lost {
-		f.values = append(f.values, value)
-		f.entries = append(f.entries, &again)
+		again.at = f.group.store.sealingKey().location(checksum(value), uint32(len(value)), e.revision)
+		f.append(g.table, &again, value)
 		f.group.moved += int64(len(value))
 	}
 	f.group.restaged = append(f.group.restaged, restaged{g, &again})
@@ -210,31 +230,42 @@ func (f *frame) end() {
 	if len(f.index) == 0 && len(f.values) == 0 {
 		return
 	}
-	size := frameHeaderSize + len(f.index)
-	for _, v := range f.values {
-		size += len(v)
-	}
 	begin := len(g.buf)
 	g.buf = append(g.buf, make([]byte, frameHeaderSize)...)
 	g.buf = append(g.buf, f.index...)
-	valuesAt := g.start + int64(len(g.buf))
-	at := valuesAt
-	for i, v := range f.values {
-		e := f.entries[i]
-		e.at.segment, e.at.offset = g.segment.id, uint32(at)
-		at += int64(len(v))
-		g.buf = append(g.buf, v...)
+	valuesAt := len(g.buf)
+	index := begin + frameHeaderSize
+	for i := range f.values {
+		v := &f.values[i]
+		v.entry.at.segment, v.entry.at.offset = g.segment.id, uint32(g.start+int64(len(g.buf)))
+		g.appendValue(v)
+		if v.crcAt > 0 {
+			binary.LittleEndian.PutUint32(g.buf[index+v.crcAt:], v.entry.at.crc)
+		}
 	}
 	for _, e := range f.lost {
 		e.at.segment = g.segment.id
 	}
 	putFrame(g.buf[begin:], g.segment.id, frameHeader{
-		kind: f.kind, salt: g.segment.salt, synced: uint32(g.start),
-		indexLen: uint32(len(f.index)), valuesLen: uint32(at - valuesAt),
+		kind: f.kind, salt: g.segment.salt, key: g.segment.key.tag(), synced: uint32(g.start),
+		indexLen: uint32(len(f.index)), valuesLen: uint32(len(g.buf) - valuesAt),
 	})
 	if len(f.index) > 0 {
-		g.footer = appendFooter(g.footer, valuesAt, f.index)
+		g.footer = appendFooter(g.footer, g.start+int64(valuesAt), g.buf[index:valuesAt])
 	}
+}
+
+// appendValue writes a value as it is on the disk. Only now the checksum of a sealed one is known.
+func (g *group) appendValue(v *frameValue) {
+	box := g.segment.box
+	if box == nil {
+		g.buf = append(g.buf, v.content...)
+		return
+	}
+	begin := len(g.buf)
+	g.binding = appendBinding(g.binding[:0], v.table.name, v.entry.key, v.entry.revision)
+	g.buf = box.seal(g.buf, v.content, g.binding)
+	v.entry.at.crc = checksum(g.buf[begin:])
 }
 
 func (g *group) drop(t *Table) error {
@@ -269,7 +300,7 @@ func (s *Store) publish(g *group) {
 		if g.kept = cap(data)-len(data) <= len(data)/2; !g.kept {
 			data = bytes.Clone(data) // the rest would be kept with it
 		}
-		s.recent.add(g.segment.id, g.start, data)
+		s.recent.add(g.segment, g.start, data)
 	}
 	g.segment.size += int64(len(g.buf))
 	s.disk += int64(len(g.buf))

@@ -196,7 +196,7 @@ func (c *Cursor) Next(limit int) ([]Event, error) {
 // taken is what one Next returns, before all values are read.
 type taken struct {
 	events   []Event
-	refs     []ref // of the values to be read
+	refs     []ref // of the values to be read or opened
 	unread   int
 	next     uint64
 	revision uint64 // complete after events
@@ -217,11 +217,11 @@ func (c *Cursor) takeLocked(limit int) (taken, error) {
 		if len(out.events) > 0 && full && (e.revision != h.queue[i-1-h.first].revision || h.inside(i) != nil) {
 			break
 		}
-		value, ok := c.table.store.recent.find(e.entry.at)
-		out.events = append(out.events, Event{Type: e.typ, Key: e.entry.key, Revision: e.revision, Value: value})
+		stored, seg := c.table.store.recent.find(e.entry.at)
+		out.events = append(out.events, Event{Type: e.typ, Key: e.entry.key, Revision: e.revision, Value: stored})
 		r := ref{table: c.table}
-		if !ok {
-			r.entry = e.entry
+		if seg == nil || e.entry.at.sealed() {
+			r.entry, r.recent, r.stored = e.entry, seg, stored
 			out.unread++
 		}
 		out.refs = append(out.refs, r)

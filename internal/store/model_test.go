@@ -59,6 +59,7 @@ type modelTable struct {
 	meta     string
 	events   []modelEvent
 	first    int // index of the first event of this epoch
+	epoch    int // several may begin at the same event
 	floor    uint64
 	holes    [][2]uint64
 }
@@ -108,6 +109,7 @@ func (t *modelTable) delete(key string, revision uint64, last *string) {
 
 func (t *modelTable) cut(revision uint64) {
 	t.first, t.floor, t.holes, t.revision = len(t.events), revision, nil, revision
+	t.epoch++
 }
 
 // swap is Stage.Swap and Stage.Reset, said another way.
@@ -184,7 +186,7 @@ func (t *modelTable) after(revision uint64) ([]modelEvent, bool) {
 type modelCursor struct {
 	*Cursor
 	table string
-	epoch int // the model's first when it began
+	epoch int // of the model when it began
 	index int // of the next event in the model's list
 }
 
@@ -211,12 +213,23 @@ func newModel(t *testing.T, seed uint64) *model {
 		SegmentBytes: int64(2000 + rnd.IntN(20000)), CompactAbove: int64(6000 + rnd.IntN(60000)),
 		HistoryPerTable: 5 + rnd.IntN(100), RecentBytes: int64(1 + rnd.IntN(20000)),
 	}
+	if rnd.IntN(3) > 0 {
+		m.newKey()
+	}
 	m.start()
 	t.Cleanup(func() { m.stop() })
 	return m
 }
 
+// newKey makes the next start one with sealing, or with another key.
+func (m *model) newKey() {
+	m.opts.Keys = append([][]byte{testKey(byte(m.rnd.Uint32()))}, m.opts.Keys...)
+}
+
 func (m *model) start() {
+	if m.rnd.IntN(3) == 0 {
+		m.newKey()
+	}
 	s, err := tryStart(m.dir, m.opts)
 	if err != nil {
 		m.t.Fatal(err)
@@ -509,7 +522,7 @@ func (m *model) openCursor() {
 	t, mt := m.table(name)
 	v := t.View()
 	defer v.Release()
-	m.cursors = append(m.cursors, &modelCursor{v.Cursor(), name, mt.first, len(mt.events)})
+	m.cursors = append(m.cursors, &modelCursor{v.Cursor(), name, mt.epoch, len(mt.events)})
 }
 
 func (m *model) readCursor() {
@@ -521,7 +534,7 @@ func (m *model) readCursor() {
 	mt := m.tables[c.table]
 	events, err := c.Next(1 + m.rnd.IntN(10))
 	if errors.Is(err, ErrExpired) {
-		if c.epoch == mt.first && c.index == len(mt.events) {
+		if c.epoch == mt.epoch && c.index == len(mt.events) {
 			m.t.Errorf("a cursor that has seen all of %s expired", c.table)
 		}
 		m.cursors = slices.Delete(m.cursors, i, i+1)
@@ -530,7 +543,7 @@ func (m *model) readCursor() {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	if c.epoch != mt.first {
+	if c.epoch != mt.epoch {
 		m.t.Errorf("a cursor of %s survived a new epoch", c.table)
 	}
 	if len(events) == 0 && c.index != len(mt.events) {

@@ -48,7 +48,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"a segment's name, other contents", func(dir string) error {
 			return os.WriteFile(filepath.Join(dir, segmentName(1)), []byte(strings.Repeat("not a log", 100)), 0o600)
 		}, ErrForeign, "not its contents"},
-		{"a newer format", newer, ErrNewer, "format 2"},
+		{"a newer format", newer, ErrNewer, "format 3"},
 		{"another user's directory", func(dir string) error { return os.Chown(dir, 12345, 12345) }, ErrForeign, "it belongs to user 12345"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"errors"
 	"slices"
 	"sync"
@@ -14,16 +15,20 @@ type ref struct {
 	table *Table
 	entry *entry // nil: none
 	stage *Stage // that it is a record of, while it is not one of the table
+	// What is on the disk is in memory, too, if it is recent, and has to be opened only. It is shared.
+	recent *segment
+	stored []byte
 }
 
 // loader reads values, neighbours in the log by one pread. Its memory can be used again: what it returned is valid until
 // the next load.
 type loader struct {
-	buf    []byte
-	order  []int
-	runs   []run
-	values [][]byte // by index; nil where errs says why, or nothing was asked
-	errs   []error
+	buf     []byte
+	binding []byte // of the value being opened
+	order   []int
+	runs    []run
+	values  [][]byte // by index; nil where errs says why, or nothing was asked
+	errs    []error
 }
 
 // load reads the values of records and verifies them. One that can't be read is noted as damaged.
@@ -39,6 +44,11 @@ func (l *loader) load(set *segmentSet, refs []ref) {
 		case r.entry == nil:
 		case r.entry.at.lost():
 			l.errs[i] = r.noteDamage(errors.New("it was damaged before"))
+		case r.recent != nil:
+			var err error
+			if l.values[i], err = r.recent.openValue(r.table.name, r.entry, bytes.Clone(r.stored), &l.binding); err != nil {
+				l.errs[i] = r.noteDamage(err)
+			}
 		default:
 			l.order = append(l.order, i)
 		}
@@ -99,21 +109,32 @@ func (l *loader) findRuns(refs []ref) {
 func (l *loader) readRun(set *segmentSet, refs []ref, r run, buf []byte) {
 	seg := set.find(r.at.segment)
 	var err error
-	if seg == nil {
+	switch {
+	case seg == nil:
 		err = errors.New("its part of the log is lost")
-	} else {
+	case seg.blind():
+		err = seg.unknownKey()
+	default:
 		err = readFull(seg.file, buf, int64(r.at.offset))
 	}
-	for _, i := range l.order[r.first:r.last] {
+	for k, i := range l.order[r.first:r.last] {
 		at := refs[i].entry.at
+		if k > 0 && refs[i].same(refs[l.order[r.first+k-1]]) {
+			// A value is opened in its place, and only once.
+			l.values[i], l.errs[i] = l.values[l.order[r.first+k-1]], l.errs[l.order[r.first+k-1]]
+			continue
+		}
 		begin := int(at.offset - r.at.offset)
 		value := buf[begin : begin+int(at.size) : begin+int(at.size)]
 		one := err
-		if err != nil && seg != nil && r.last-r.first > 1 {
+		if err != nil && seg != nil && !seg.blind() && r.last-r.first > 1 {
 			one = readFull(seg.file, value, int64(at.offset)) // which of them is it?
 		}
 		if one == nil && checksum(value) != at.crc {
 			one = errors.New("checksum does not match")
+		}
+		if one == nil {
+			value, one = seg.openValue(refs[i].table.name, refs[i].entry, value, &l.binding)
 		}
 		if one != nil {
 			l.errs[i] = one
@@ -123,8 +144,17 @@ func (l *loader) readRun(set *segmentSet, refs []ref, r run, buf []byte) {
 	}
 }
 
+// same reports whether two refs are to the same value of the same record.
+func (r ref) same(other ref) bool {
+	a, b := r.entry, other.entry
+	return r.table == other.table && (a == b || a.at == b.at && a.key == b.key && a.revision == b.revision)
+}
+
 // noteDamage remembers that a live record can't be read, so that a Stage writes it again, and makes the error of it.
 func (r ref) noteDamage(err error) *DamagedError {
+	if errors.Is(err, ErrKeyUnknown) { // nothing is wrong with it; Open has told
+		return &DamagedError{Table: r.table.name, Key: r.entry.key, Err: err}
+	}
 	s := r.table.store
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -175,11 +205,12 @@ type recent struct {
 }
 
 type recentGroup struct {
-	segment, offset uint32
-	data            []byte
+	segment *segment
+	offset  uint32
+	data    []byte
 }
 
-func (r *recent) add(segment uint32, offset int64, data []byte) {
+func (r *recent) add(segment *segment, offset int64, data []byte) {
 	r.groups = append(r.groups, recentGroup{segment, uint32(offset), data})
 	r.bytes += int64(len(data))
 	n := 0
@@ -190,21 +221,22 @@ func (r *recent) add(segment uint32, offset int64, data []byte) {
 	r.groups = r.groups[n:]
 }
 
-// find returns a value if it is there. The slice stays valid, nobody may change it.
-func (r *recent) find(at location) ([]byte, bool) {
+// find returns what is on the disk at a place, if it is there, and the segment. The slice stays valid, nobody may change
+// it.
+func (r *recent) find(at location) ([]byte, *segment) {
 	i, ok := slices.BinarySearchFunc(r.groups, at, func(g recentGroup, at location) int {
-		return location{segment: g.segment, offset: g.offset}.compare(at)
+		return location{segment: g.segment.id, offset: g.offset}.compare(at)
 	})
 	if !ok {
 		i--
 	}
-	if i < 0 || r.groups[i].segment != at.segment {
-		return nil, false
+	if i < 0 || r.groups[i].segment.id != at.segment {
+		return nil, nil
 	}
 	begin := int(at.offset - r.groups[i].offset)
 	end := begin + int(at.size)
 	if end > len(r.groups[i].data) {
-		return nil, false
+		return nil, nil
 	}
-	return r.groups[i].data[begin:end:end], true
+	return r.groups[i].data[begin:end:end], r.groups[i].segment
 }

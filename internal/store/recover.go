@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -35,17 +36,20 @@ func (s *Store) recover() error {
 		if i == len(log)-1 {
 			s.readNewest(r, f)
 		} else {
-			s.readSealed(r, f)
+			s.readFinished(r, f)
 		}
 		s.disk += f.size
 	}
 	r.finish()
+	if u := s.Unopened(); u.Records > 0 {
+		s.log.Error("records can't be opened: they are sealed by a key that is not known", "records", u.Records, "keys", u.Keys)
+	}
 	// A killed process may have made or renamed files, and not have come to sync the directory.
 	if err := s.syncDir(); err != nil {
 		return err
 	}
-	if _, err := s.root.Lstat(spareName); err == nil {
-		s.spare = true
+	if err := s.findSpare(); err != nil {
+		return err
 	}
 	return failpoint.Hit(failpoint.StoreOpenRecovered)
 }
@@ -107,19 +111,25 @@ func (s *Store) openSegment(id uint32) (*found, error) {
 	}
 	switch {
 	case err == nil && f.header.id == id:
-		f.begun, f.salt = true, f.header.salt
+		f.begun, f.salt, f.key = true, f.header.salt, f.header.key
 	case err == nil: // a spare file whose new header did not make it
 		f.header = segmentHeader{}
 	default:
-		f.salt, f.begun = findSalt(file, id, f.length)
+		var tag uint16
+		f.salt, tag, f.begun = findSalt(file, id, f.length)
+		f.key = s.keyOfTag(tag)
 		f.lossy = true
 		s.log.Error("segment header is damaged", "segment", id, "frames", f.begun, "err", err)
+	}
+	if err := s.unlock(f.segment); err != nil {
+		file.Close()
+		return nil, err
 	}
 	return f, nil
 }
 
-// readSealed replays a segment that another one follows: all in it was durable.
-func (s *Store) readSealed(r *replay, f *found) {
+// readFinished replays a segment that another one follows: all in it was durable.
+func (s *Store) readFinished(r *replay, f *found) {
 	if !f.begun {
 		s.loseSegment(r, f, errors.New("nothing in it can be read"))
 		return
@@ -201,10 +211,33 @@ func (s *Store) readNewest(r *replay, f *found) {
 	if err != nil {
 		s.log.Error("sync newest segment", "segment", f.id, "err", err)
 	}
-	if used == len(parts) && err == nil && !f.lossy {
+	if used == len(parts) && err == nil && !f.lossy && f.key == s.sealingID() {
 		w.begin(f.segment, f.header, tail, footer)
 		return
 	}
-	// There is something behind the end that a later scan must not take for part of the log.
+	// There is something behind the end that a later scan must not take for part of the log, or what comes next is sealed
+	// by another key.
 	w.next = segmentHeader{id: f.id + 1, prevEnd: uint32(tail)}
+}
+
+// findSpare keeps the spare file for the next segment, unless what it held as another one is in clear and must not be.
+func (s *Store) findSpare() error {
+	f, err := s.root.OpenFile(spareName, os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	head := make([]byte, segmentHeaderSize)
+	n, _ := f.ReadAt(head, 0)
+	if h, err := decodeSegmentHeader(head[:n]); s.sealingKey() == nil || err == nil && h.key != 0 {
+		s.spare = true
+		return nil
+	}
+	if err := overwrite(f); err != nil {
+		return err
+	}
+	return s.root.Remove(spareName)
 }

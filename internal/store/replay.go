@@ -184,6 +184,7 @@ func (r *replay) finish() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.nextID, s.lost = max(s.nextID, r.maxID+1), r.lost
+	blind := s.set.blind()
 	for id, t := range r.tables {
 		if !t.named {
 			s.log.Error("records of a table whose name is lost", "id", id, "records", t.work.tree.Len())
@@ -194,6 +195,9 @@ func (r *replay) finish() {
 		}
 		if t.history == NoHistory {
 			t.events = events{}
+		}
+		if blind && t.history == KeepHistory && t.work.blind(s.set) && t.work.doubt == nil {
+			t.work.doubt = ErrKeyUnknown
 		}
 		s.live += t.work.cost
 		t.now = &snapshot{contents: t.work, end: t.events.end(), epoch: t.events.epoch}

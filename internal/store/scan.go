@@ -143,8 +143,9 @@ func (sc *scanner) whole(p part) bool {
 	return d.err == nil
 }
 
-// findSalt returns the salt of the first valid frame of a segment whose header is lost; false if there is none.
-func findSalt(f *os.File, id uint32, size int64) (uint32, bool) {
+// findSalt returns the salt and the tag of the key of the first valid frame of a segment whose header is lost; false if
+// there is none.
+func findSalt(f *os.File, id uint32, size int64) (salt uint32, tag uint16, ok bool) {
 	sc := &scanner{file: f, id: id, limit: size}
 	magic := frameNeedle(0)[:4]
 	for off := int64(0); off < size; {
@@ -163,13 +164,13 @@ func findSalt(f *os.File, id uint32, size int64) (uint32, bool) {
 			if h, err := decodeFrameHeader(head); err == nil {
 				sc.salt = h.salt
 				if _, err := sc.frame(at); err == nil {
-					return h.salt, true
+					return h.salt, h.key, true
 				}
 			}
 		}
 		off = at + 1
 	}
-	return 0, false
+	return 0, 0, false
 }
 
 func anyFrame(f *os.File, id uint32) bool {
@@ -177,6 +178,6 @@ func anyFrame(f *os.File, id uint32) bool {
 	if err != nil {
 		return false
 	}
-	_, ok := findSalt(f, id, info.Size())
+	_, _, ok := findSalt(f, id, info.Size())
 	return ok
 }

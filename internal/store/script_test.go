@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/datadriven"
 )
@@ -85,7 +86,7 @@ func (w *world) run() {
 		"commit": w.commit, "fill": w.fill, "table": w.table, "tables": w.tables, "drop": w.drop,
 		"view": w.view, "release": w.release, "since": w.since, "next": w.next, "cursor": w.cursor,
 		"stage": w.stage, "add": w.add, "swap": w.swap, "reset": w.reset, "abort": w.abort,
-		"compact": w.compacted, "files": w.files, "damage": w.damage,
+		"compact": w.compacted, "files": w.files, "damage": w.damage, "sealed": w.sealed, "raw": w.raw,
 	}
 	if w.store == nil && !strings.Contains("open reopen files damage", w.d.Cmd) {
 		w.d.Fatalf(w.t, "no store is open")
@@ -97,7 +98,50 @@ func (w *world) run() {
 	c()
 }
 
-// open [history=N] [segment=BYTES]
+// keys takes the keys that the store is opened with from now on, as letters, the newest first: keys=ba
+func (w *world) keys() {
+	if !w.d.HasArg("keys") {
+		return
+	}
+	letters := ""
+	w.d.MaybeScanArgs(w.t, "keys", &letters)
+	w.opts.Keys = nil
+	for _, c := range []byte(letters) {
+		w.opts.Keys = append(w.opts.Keys, testKey(c))
+	}
+}
+
+// sealed waits until everything is sealed by the newest key, and tells what can't be opened.
+func (w *world) sealed() {
+	for end := time.Now().Add(time.Minute); w.store.Stats().Stale > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			w.d.Fatalf(w.t, "%d segments are still to be sealed", w.store.Stats().Stale)
+		}
+	}
+	u := w.store.Unopened()
+	w.print("%d records can't be opened, %d keys are missing", u.Records, len(u.Keys))
+}
+
+// raw TEXT...: which of the texts are in the files as they are. The store is closed in good order first, and opened again.
+func (w *world) raw() {
+	w.leave()
+	for _, arg := range w.d.CmdArgs {
+		found := "not found"
+		for _, name := range w.segments() {
+			data, err := os.ReadFile(name)
+			if err != nil {
+				w.d.Fatalf(w.t, "%v", err)
+			}
+			if bytes.Contains(data, []byte(arg.Key)) {
+				found = "FOUND"
+			}
+		}
+		w.print("%s %s", arg.Key, found)
+	}
+	w.start()
+}
+
+// open [history=N] [segment=BYTES] [keys=LETTERS]
 func (w *world) open() {
 	w.leave()
 	w.dir = w.t.TempDir()
@@ -105,6 +149,7 @@ func (w *world) open() {
 		HistoryPerTable: w.option("history", 0), SegmentBytes: int64(w.option("segment", 64<<10)),
 		CompactAbove: 1 << 40, RecentBytes: 1,
 	}
+	w.keys()
 	w.start()
 }
 
@@ -117,9 +162,10 @@ func (w *world) start() {
 	w.store = s
 }
 
-// reopen closes the store in good order and opens it again.
+// reopen [keys=LETTERS] closes the store in good order and opens it again.
 func (w *world) reopen() {
 	w.leave()
+	w.keys()
 	w.start()
 }
 

@@ -19,11 +19,36 @@ import (
 type segment struct {
 	id   uint32
 	salt uint32
+	key  keyID // of its values; 0: they are not sealed
+	box  *box  // for them; nil if they are not sealed, or by a key that is not known
 	file *os.File
 	size int64 // end of its data that counts; guarded by Store.mu
 	// lossy: a part of it could not be read at Open. Tables in doubt are written again before it goes.
 	lossy bool
 	refs  int // segment sets it is in; guarded by Store.mu
+	// wipe: what is in it is in clear, and not wanted so any more. Guarded by Store.mu.
+	wipe bool
+}
+
+// close lets go of a file that nobody reads any more.
+func (seg *segment) close() {
+	if seg.wipe {
+		_ = overwrite(seg.file) // a good turn: what it was good for is done
+	}
+	seg.file.Close()
+}
+
+// overwrite fills a file with zeros, so that its blocks, which are anybody's next, don't have its content. File systems
+// that write elsewhere, and flash, keep it all the same.
+func overwrite(f *os.File) error {
+	info, err := f.Stat()
+	for off := int64(0); err == nil && off < info.Size(); off += zeroBytes {
+		_, err = f.WriteAt(zeros[:min(zeroBytes, info.Size()-off)], off)
+	}
+	if err != nil {
+		return err
+	}
+	return fdatasync(f)
 }
 
 const (
@@ -76,9 +101,7 @@ func (s *Store) unpin(set *segmentSet) {
 	s.mu.Lock()
 	unused := s.unpinLocked(set)
 	s.mu.Unlock()
-	for _, seg := range unused {
-		seg.file.Close()
-	}
+	closeAll(unused)
 }
 
 // unpinLocked returns the segments that nobody needs any more; their files are to be closed.
@@ -129,13 +152,21 @@ func (s *Store) tryCreateSegment(h segmentHeader) (*segment, error) {
 	if err != nil {
 		return nil, err
 	}
-	h.version, h.salt = formatVersion, rand.Uint32()
-	if err := s.beginSegment(f, h); err != nil {
+	seg := &segment{id: h.id, salt: rand.Uint32(), key: s.sealingID(), file: f, size: segmentHeaderSize}
+	h.version, h.salt, h.key = formatPlain, seg.salt, seg.key
+	if h.key != 0 {
+		h.version = formatSealed
+	}
+	err = s.unlock(seg)
+	if err == nil {
+		err = s.beginSegment(f, h)
+	}
+	if err != nil {
 		f.Close()
 		// Without a header that is durable it holds nothing; if it can't be removed, Open will see that too.
 		return nil, errors.Join(err, s.root.Remove(name))
 	}
-	return &segment{id: h.id, salt: h.salt, file: f, size: segmentHeaderSize}, nil
+	return seg, nil
 }
 
 func (s *Store) segmentFile(name string) (*os.File, error) {
@@ -226,6 +257,6 @@ func readFull(f *os.File, b []byte, off int64) error {
 
 func closeAll(segments []*segment) {
 	for _, seg := range segments {
-		seg.file.Close()
+		seg.close()
 	}
 }

@@ -59,13 +59,12 @@ func (g *Stage) Add(ctx context.Context, r Record) error {
 	if g.over || g.err != nil {
 		return errors.Join(errors.New("add to a stage that is over"), g.err)
 	}
-	e := &entry{
-		key: r.Key, revision: r.Revision, identity: hashIdentity(r.Identity),
-		at: location{size: uint32(len(r.Value)), crc: checksum(r.Value)},
-	}
-	if g.see(e) {
+	e := &entry{key: r.Key, revision: r.Revision, identity: hashIdentity(r.Identity)}
+	size, crc := uint32(len(r.Value)), checksum(r.Value)
+	if g.see(e, size, crc) {
 		return nil
 	}
+	e.at = g.table.store.sealingKey().location(crc, size, r.Revision)
 	e.key = strings.Clone(e.key) // it may be a part of something large
 	if g.piece != nil && len(g.piece.values)+len(r.Value) > pieceBytes {
 		if err := g.flush(ctx); err != nil {
@@ -80,13 +79,21 @@ func (g *Stage) Add(ctx context.Context, r Record) error {
 	return nil
 }
 
-// see marks a record as seen if the live one is the same, and can be read as far as is known.
-func (g *Stage) see(e *entry) bool {
+// see marks a record as seen if the live one is the same, and can be read as far as is known. Sameness is by the
+// fingerprint that the live one has, which may be of an older key.
+func (g *Stage) see(e *entry, size, crc uint32) bool {
 	s := g.table.store
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	live := g.table.now.get(e.key)
-	if live == nil || !live.same(e) || !s.soundLocked(live) {
+	if live == nil || !s.soundLocked(live) {
+		return false
+	}
+	var key *masterKey
+	if box := s.set.find(live.at.segment).box; box != nil {
+		key = box.master
+	}
+	if e.at = key.location(crc, size, e.revision); !live.same(e) {
 		return false
 	}
 	g.records[live.key] = staged{entry: live, seen: true}
@@ -95,14 +102,21 @@ func (g *Stage) see(e *entry) bool {
 
 // same reports whether two entries of one key are of the same object in the same state.
 func (e *entry) same(other *entry) bool {
-	return e.revision == other.revision && e.at.size == other.at.size && e.at.crc == other.at.crc &&
-		sameIdentity(e.identity, other.identity)
+	same := e.at.print == other.at.print
+	if !e.at.sealed() {
+		same = same && e.at.crc == other.at.crc
+	}
+	return same && e.revision == other.revision && e.at.size == other.at.size && sameIdentity(e.identity, other.identity)
 }
 
 // soundLocked is false for an entry whose value is known to be unreadable.
 func (s *Store) soundLocked(e *entry) bool {
 	_, damaged := s.damaged[e]
-	return !damaged && !e.at.lost() && s.set.find(e.at.segment) != nil
+	if damaged || e.at.lost() {
+		return false
+	}
+	seg := s.set.find(e.at.segment)
+	return seg != nil && !seg.blind()
 }
 
 func (s *Store) sound(e *entry) bool {
@@ -124,14 +138,13 @@ func (g *Stage) flush(ctx context.Context) error {
 	g.piece = nil
 	outcome := make(chan error, 1)
 	err := g.table.store.queue.push(ctx, &request{
-		size: int64(len(p.values)),
+		size: int64(len(p.values)) + int64(len(p.entries))*g.table.store.valueOverhead(),
 		build: func(group *group) error {
 			f := group.begin(frameStaged)
 			rest := p.values
 			for _, e := range p.entries {
-				f.values = append(f.values, rest[:e.at.size])
-				f.entries = append(f.entries, e)
-				rest = rest[e.at.size:]
+				f.append(g.table, e, rest[:e.at.content()])
+				rest = rest[e.at.content():]
 			}
 			f.end()
 			return nil

@@ -29,6 +29,11 @@ type Options struct {
 	Gather      time.Duration
 	RecentBytes int64 // newest commits kept in memory for cursors; default 1 MiB
 
+	// Keys seal the values: each of KeySize bytes, the newest first. What is written is sealed by the newest; what is in
+	// clear or sealed by an older one is written again at once, so that older ones are soon not needed any more (see
+	// Stats.Stale). Names of tables and keys, metas and revisions stay in clear. Without keys nothing is sealed.
+	Keys [][]byte
+
 	// Synced, when set, is called by the committer after every write+fdatasync. It must not block.
 	Synced func(Sync)
 }
@@ -62,8 +67,12 @@ type Stats struct {
 	BytesWritten          int64
 	BytesMoved            int64 // of BytesWritten: values written again by compaction
 	LastSync, SlowestSync time.Duration
-	DamagedRecords        int   // met so far and not replaced yet
-	LastError             error // of the newest write; nil when it succeeded
+	DamagedRecords        int    // met so far and not replaced yet
+	Key                   string // names what seals the values; empty if nothing does
+	// Stale is how many of Segments are still to be written again, as they are in clear or sealed by an older key. At 0 no
+	// older key is needed.
+	Stale     int
+	LastError error // of the newest write; nil when it succeeded
 }
 
 // Store is an open store.
@@ -77,6 +86,7 @@ type Store struct {
 	dir  string
 	root *os.Root
 	lock *os.File
+	keys []*masterKey // newest first
 
 	queue  *queue
 	writer writer // the committer's
@@ -111,6 +121,13 @@ func Open(dir string, opts Options) (*Store, error) {
 	}
 	s.log = s.opts.Logger
 	s.recent.limit = s.opts.RecentBytes
+	for _, secret := range s.opts.Keys {
+		k, err := newMasterKey(secret)
+		if err != nil {
+			return nil, fmt.Errorf("open store %s: %w", dir, err)
+		}
+		s.keys = append(s.keys, k)
+	}
 	if err := s.open(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open store %s: %w", dir, err), s.release())
 	}
@@ -220,14 +237,14 @@ func (s *Store) Drop(ctx context.Context, name string) error {
 // Commit makes b durable and visible, and returns then. An error means that b had no effect; only when ctx ended first
 // is the outcome open, and a write that failed just before a crash may be there after it.
 func (s *Store) Commit(ctx context.Context, b *Batch) error {
-	return s.submit(ctx, b.request())
+	return s.submit(ctx, b.request(s))
 }
 
 // CommitAsync queues b and returns; done is called once b is durable and visible, or failed. Callbacks are called in
 // the order of commits, by the committer: they must not block and must not commit. CommitAsync itself blocks while too
 // many bytes are queued. b must not be used afterwards.
 func (s *Store) CommitAsync(b *Batch, done func(error)) {
-	r := b.request()
+	r := b.request(s)
 	r.done = done
 	if err := s.queue.push(context.Background(), r); err != nil {
 		done(err)
@@ -264,7 +281,10 @@ func (s *Store) Stats() Stats {
 	st.DiskBytes, st.LiveBytes = s.disk, s.live
 	st.DamagedRecords = len(s.damaged)
 	if s.set != nil {
-		st.Segments = len(s.set.list)
+		st.Segments, st.Stale = len(s.set.list), s.staleLocked()
+	}
+	if k := s.sealingKey(); k != nil {
+		st.Key = k.id.String()
 	}
 	for _, t := range s.tables {
 		if t.now.home != 0 {

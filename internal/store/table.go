@@ -100,7 +100,7 @@ func (c *contents) remove(e *entry) {
 }
 
 func (c *contents) count(e *entry, sign int64) {
-	c.size += sign * int64(e.at.size)
+	c.size += sign * int64(e.at.content())
 	c.cost += sign * e.cost()
 }
 

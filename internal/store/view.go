@@ -57,7 +57,7 @@ func (v *View) Item(key string) (Item, bool) {
 	return e.item(), true
 }
 
-func (e *entry) item() Item { return Item{Key: e.key, Revision: e.revision, Size: int(e.at.size)} }
+func (e *entry) item() Item { return Item{Key: e.key, Revision: e.revision, Size: e.at.content()} }
 
 // Items goes through the keys from the given one on, in byte order, without reading any value.
 func (v *View) Items(from string) iter.Seq[Item] {
