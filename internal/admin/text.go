@@ -24,6 +24,9 @@ func writeText(w io.Writer, s adminapi.Status, now time.Time) error {
 	for _, server := range s.Link.Servers {
 		line("\t%s", describeServer(server))
 	}
+	if s.Credential.Problem != "" {
+		line("\tTHE NODE IS LOCKED OUT: %s", s.Credential.Problem)
+	}
 	line("replica\t%s", describeReplica(s, now))
 	line("journal\t%s wait for the link (%s), %d replayed, %d lost", count(s.Journal.Pending, "event"), size(s.Journal.Bytes), s.Journal.Replayed, s.Journal.Dropped)
 	line("store\t%s on disk, %s written", size(s.Store.DiskBytes), size(s.Store.BytesWritten))

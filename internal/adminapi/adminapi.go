@@ -24,6 +24,7 @@ type Status struct {
 	StartedAt time.Time `json:"startedAt"`
 
 	Link        Link         `json:"link"`
+	Credential  Credential   `json:"credential"`
 	Process     Process      `json:"process"`
 	Store       Store        `json:"store"`
 	Journal     Journal      `json:"journal"`
@@ -50,6 +51,13 @@ type Link struct {
 	BytesRead    int64     `json:"bytesRead"`        // from API servers, TLS included
 	BytesWritten int64     `json:"bytesWritten"`
 	Servers      []Server  `json:"servers"` // in the order of their priority
+}
+
+// Credential is with what the hub speaks for the node.
+type Credential struct {
+	NotBefore time.Time `json:"notBefore,omitzero"` // of the client certificate, if there is one
+	NotAfter  time.Time `json:"notAfter,omitzero"`
+	Problem   string    `json:"problem,omitempty"` // why the node is, or will be, locked out
 }
 
 // Server is one API server.

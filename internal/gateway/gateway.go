@@ -325,7 +325,11 @@ var errLockedOut = errors.New("the API server no longer takes this node's certif
 // taken away. It is no refusal of the kubelet's: that would exit if its request
 // for a new one got a 401.
 func (x *exchange) lockedOut(code int) bool {
-	return code == http.StatusUnauthorized && x.caller.Identity.IsNode() && x.own()
+	if !x.caller.Identity.IsNode() || !x.own() {
+		return false
+	}
+	x.Authenticator.Reviewer.NoteNode(code)
+	return code == http.StatusUnauthorized
 }
 
 // dated marks what a replica answers by how old it is, unless it follows the

@@ -84,6 +84,12 @@ func serveAPI(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		w.WriteHeader(http.StatusCreated)
 		fmt.Fprintf(w, `{"status":{"authenticated":%t,"user":{"username":"alice"}}}`, strings.Contains(string(body), `"good"`))
+	case strings.HasSuffix(r.URL.Path, "/subjectaccessreviews"):
+		w.WriteHeader(http.StatusCreated)
+		fmt.Fprint(w, `{"status":{"allowed":true}}`)
+	case r.Method == http.MethodPost:
+		w.WriteHeader(http.StatusCreated)
+		_, _ = io.Copy(w, r.Body)
 	case r.URL.Path == "/api/v1/namespaces/shop/configmaps" && r.URL.Query().Has("watch"):
 		_ = http.NewResponseController(w).Flush()
 		<-r.Context().Done()
@@ -121,7 +127,14 @@ func (s *site) config() Config {
 // run starts a hub. stop ends it, and fails the test if that takes long.
 func (s *site) run() (hub *Hub, stop func()) {
 	s.t.Helper()
-	h, err := New(s.config())
+	return s.runWith(func(*Config) {})
+}
+
+func (s *site) runWith(change func(*Config)) (hub *Hub, stop func()) {
+	s.t.Helper()
+	cfg := s.config()
+	change(&cfg)
+	h, err := New(cfg)
 	s.must(err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -177,7 +190,7 @@ func newAuthority(t *testing.T) authority {
 func (a authority) issue(t *testing.T, name string) tls.Certificate {
 	t.Helper()
 	return a.sign(t, &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name, Organization: []string{"system:nodes"}},
+		SerialNumber: nextSerial(), Subject: pkix.Name{CommonName: name, Organization: []string{"system:nodes"}},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
 }
@@ -202,6 +215,8 @@ func (a authority) sign(t *testing.T, template *x509.Certificate) tls.Certificat
 	}
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
 }
+
+func nextSerial() *big.Int { return big.NewInt(time.Now().UnixNano()) }
 
 func pemOf(kind string, der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"fmt"
 	"strings"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 
 	"yurt/internal/admin"
 	"yurt/internal/adminapi"
+	"yurt/internal/credential"
 	"yurt/internal/replica"
 	"yurt/internal/traffic"
 	"yurt/internal/upstream"
@@ -23,7 +25,8 @@ func (h *Hub) Status() adminapi.Status {
 			State: link.State.String(), Since: link.Since, Reason: link.Reason,
 			BytesRead: h.pool.BytesRead(), BytesWritten: h.pool.BytesWritten(),
 		},
-		Process: admin.ProcessStatus(),
+		Credential: h.credential(time.Now()),
+		Process:    admin.ProcessStatus(),
 		Store: adminapi.Store{
 			Directory: h.storeDir(), Tables: st.Tables, Records: st.Records,
 			DiskBytes: st.DiskBytes, LiveBytes: st.LiveBytes,
@@ -54,6 +57,24 @@ func (h *Hub) Status() adminapi.Status {
 	return status
 }
 
+// credential says how the node's own stands.
+func (h *Hub) credential(now time.Time) adminapi.Credential {
+	var c adminapi.Credential
+	if own := h.pool.Certificate(credential.Node); own != nil {
+		c.NotBefore, c.NotAfter = own.NotBefore, own.NotAfter
+	}
+	refused := h.grants.Reviewer.NodeRefused()
+	switch {
+	case !c.NotAfter.IsZero() && now.After(c.NotAfter):
+		c.Problem = fmt.Sprintf("its certificate has expired on %s, if the clock is right", c.NotAfter.UTC().Format(time.RFC3339))
+	case now.Before(c.NotBefore):
+		c.Problem = fmt.Sprintf("its certificate is valid from %s, and the clock says %s", c.NotBefore.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+	case !refused.IsZero():
+		c.Problem = "the API server has not taken its credential since " + refused.UTC().Format(time.RFC3339)
+	}
+	return c
+}
+
 func trafficOf(totals []traffic.Total) []adminapi.Traffic {
 	rows := []adminapi.Traffic{}
 	for _, t := range totals {
@@ -73,6 +94,18 @@ func registerMetrics(reg prometheus.Registerer, h *Hub) {
 	}
 	gauge("yurthub_link_up", "1 if an API server can be reached.", func() float64 {
 		if h.pool.Link().State == upstream.Up {
+			return 1
+		}
+		return 0
+	})
+	gauge("yurthub_certificate_expiry_seconds", "Unix time at which the node's client certificate ends; 0 if it has none.", func() float64 {
+		if own := h.pool.Certificate(credential.Node); own != nil {
+			return float64(own.NotAfter.Unix())
+		}
+		return 0
+	})
+	gauge("yurthub_node_locked_out", "1 if the node's own credential is out of its dates or refused by the API server.", func() float64 {
+		if h.credential(time.Now()).Problem != "" {
 			return 1
 		}
 		return 0

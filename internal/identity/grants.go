@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"maps"
 	"math/rand/v2"
+	"net/http"
 	"strings"
 	"sync"
 	"time"
@@ -309,6 +310,9 @@ func (g *Grants) Hold(ctx context.Context, c Caller, a Attributes) (held context
 // Doubt makes the API server be asked about a token at once, which it has
 // refused to somebody else.
 func (g *Grants) Doubt(c credential.Credential) {
+	if c.Identity.IsNode() {
+		g.Reviewer.NoteNode(http.StatusUnauthorized)
+	}
 	if c.Token == "" {
 		return
 	}

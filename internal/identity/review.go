@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"sync"
 	"time"
 
 	"yurt/internal/credential"
@@ -44,6 +45,9 @@ type Reviewer struct {
 	Logger   *slog.Logger
 
 	slots chan struct{}
+
+	mu      sync.Mutex
+	refused time.Time // since when the node's own credential is; zero: it is not
 }
 
 // NewReviewer returns a reviewer.
@@ -52,6 +56,28 @@ func NewReviewer(up Upstream, link Link, clock *Clock, log *slog.Logger) *Review
 }
 
 func (r *Reviewer) up() bool { return r.Link.Link().State == upstream.Up }
+
+// NoteNode takes note of what an API server has answered to a request that went
+// out as the node.
+func (r *Reviewer) NoteNode(code int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case code != http.StatusUnauthorized:
+		r.refused = time.Time{}
+	case r.refused.IsZero():
+		r.refused = time.Now()
+		r.Logger.Error("the API server no longer takes this node's own credential; what is known here is served")
+	}
+}
+
+// NodeRefused is since when the API server has not taken the node's own
+// credential; zero if it does.
+func (r *Reviewer) NodeRefused() time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.refused
+}
 
 // token asks whose a token is. The error is ErrUnauthenticated if it is
 // nobody's.
@@ -119,6 +145,7 @@ func (r *Reviewer) ask(ctx context.Context, path string, review, answer any, pat
 		return err
 	}
 	defer resp.Body.Close()
+	r.NoteNode(resp.StatusCode)
 	if resp.StatusCode != http.StatusCreated {
 		return fmt.Errorf("the API server answers %s", resp.Status)
 	}

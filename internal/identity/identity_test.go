@@ -1,0 +1,536 @@
+package identity
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"yurt/internal/credential"
+	"yurt/internal/offline"
+	"yurt/internal/request"
+	"yurt/internal/store"
+	"yurt/internal/upstream"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// node is a store, and an API server that answers reviews.
+type node struct {
+	t    testing.TB
+	dir  string
+	auth *Authenticator
+	*Grants
+	stop func()
+
+	mu      sync.Mutex
+	down    bool
+	date    time.Time       // that the API server says it is; zero: the node's
+	users   map[string]User // by token
+	denied  map[string]bool // "user verb resource"
+	pods    map[string]bool // uids of the node's
+	certs   map[credential.Identity]*x509.Certificate
+	reviews []string // since the last look
+	under   int      // reviews under way
+	most    int
+	block   chan struct{} // reviews wait for it; nil: they don't
+}
+
+func newNode(t testing.TB) *node {
+	n := &node{t: t, dir: t.TempDir(), users: map[string]User{}, denied: map[string]bool{}, pods: map[string]bool{}, certs: map[credential.Identity]*x509.Certificate{}}
+	n.start()
+	t.Cleanup(func() { n.stop() })
+	return n
+}
+
+func (n *node) start() {
+	n.t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	st, err := store.Open(n.dir, store.Options{Logger: log})
+	n.must(err)
+	ctx, cancel := context.WithCancel(context.Background())
+	stored, renewed := make(chan error, 1), make(chan error, 1)
+	go func() { stored <- st.Run(ctx) }()
+	books := map[string]*offline.Book{}
+	for _, name := range []string{"tokens", "own", "grants"} {
+		books[name], err = offline.OpenBook(st, name)
+		n.must(err)
+	}
+	reviewer := NewReviewer(n, n, OpenClock(books["own"]), log)
+	n.auth = &Authenticator{Node: "edge", Reviewer: reviewer, Certificates: n, Tokens: books["tokens"], Own: books["own"], HasPod: n.hasPod}
+	n.Grants = NewGrants(reviewer, n.auth, books["grants"], log)
+	running, stopRunning := context.WithCancel(context.Background())
+	go func() { renewed <- n.Run(running) }()
+	n.stop = func() {
+		stopRunning()
+		n.must(<-renewed)
+		cancel()
+		n.must(<-stored)
+		n.must(st.Close())
+	}
+}
+
+func (n *node) restart() {
+	n.stop()
+	n.start()
+}
+
+func (n *node) must(err error) {
+	n.t.Helper()
+	if err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+func (n *node) change(f func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	f()
+}
+
+func (n *node) hasPod(_, _, uid string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.pods[uid]
+}
+
+func (n *node) Certificate(i credential.Identity) *x509.Certificate {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.certs[i]
+}
+
+func (n *node) WaitKnown(context.Context) {}
+
+func (n *node) Link() upstream.Link {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.down {
+		return upstream.Link{State: upstream.Down}
+	}
+	return upstream.Link{State: upstream.Up}
+}
+
+// RoundTrip answers a review.
+func (n *node) RoundTrip(r *http.Request, cred credential.Credential) (*http.Response, error) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil || !cred.Identity.IsNode() {
+		return nil, fmt.Errorf("a review that is not the node's: %w", err)
+	}
+	n.mu.Lock()
+	block := n.block
+	n.under++
+	n.most = max(n.most, n.under)
+	n.mu.Unlock()
+	if block != nil {
+		<-block
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.under--
+	if n.down {
+		return nil, upstream.ErrDown
+	}
+	var review struct {
+		Spec struct {
+			Token              string
+			User               string
+			ResourceAttributes struct{ Verb, Resource string }
+		}
+	}
+	if err := json.Unmarshal(body, &review); err != nil {
+		return nil, err
+	}
+	answer := httptest.NewRecorder()
+	date := n.date
+	if date.IsZero() {
+		date = time.Now()
+	}
+	answer.Header().Set("Date", date.UTC().Format(http.TimeFormat))
+	answer.WriteHeader(http.StatusCreated)
+	status := map[string]any{}
+	if strings.HasSuffix(r.URL.Path, "/tokenreviews") {
+		user, ok := n.users[review.Spec.Token]
+		status["authenticated"], status["user"] = ok, user
+		n.reviews = append(n.reviews, "who is "+review.Spec.Token)
+	} else {
+		what := review.Spec.User + " " + review.Spec.ResourceAttributes.Verb + " " + review.Spec.ResourceAttributes.Resource
+		status["allowed"] = !n.denied[what]
+		n.reviews = append(n.reviews, "may "+what)
+	}
+	if err := json.NewEncoder(answer).Encode(map[string]any{"status": status}); err != nil {
+		return nil, err
+	}
+	return answer.Result(), nil
+}
+
+// asked is what the API server was asked since the last look.
+func (n *node) asked() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	asked := n.reviews
+	n.reviews = nil
+	return asked
+}
+
+func (n *node) as(token string) (Caller, error) {
+	r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
+	r.Header.Set("Authorization", "Bearer "+token)
+	return n.auth.Authenticate(r, Pods)
+}
+
+// inBubble runs a test with a time of its own, which begins in 2000.
+func inBubble(t *testing.T, test func(*testing.T, *node)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) { test(t, newNode(t)) })
+}
+
+// jwt is a token that says when it ends.
+func jwt(name string, expires time.Time) string {
+	claims := base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, `{"sub":%q,"exp":%d}`, name, expires.Unix()))
+	return "e30." + claims + ".c2ln"
+}
+
+func bound(uid string) User {
+	return User{Name: "system:serviceaccount:shop:web", Extra: map[string][]string{extraPodName: {"web"}, extraPodUID: {uid}}}
+}
+
+func wants(t *testing.T, what string, got, want error) {
+	t.Helper()
+	if !errors.Is(got, want) {
+		t.Errorf("%s: got %v, want %v", what, got, want)
+	}
+}
+
+// TestTokensInTheDark: a token that was somebody's is so while its pod is there,
+// however old it is; one without a pod until it ends.
+func TestTokensInTheDark(t *testing.T) {
+	inBubble(t, func(t *testing.T, n *node) {
+		pods, free := jwt("pod", time.Now().Add(time.Hour)), jwt("free", time.Now().Add(time.Hour))
+		n.change(func() { n.users[pods], n.users[free], n.pods["u1"] = bound("u1"), User{Name: "free"}, true })
+		for _, token := range []string{pods, free} {
+			_, err := n.as(token)
+			n.must(err)
+		}
+		n.change(func() { n.down = true })
+		n.restart()
+		for _, token := range []string{pods, free} {
+			_, err := n.as(token)
+			wants(t, "after a restart in the dark", err, nil)
+		}
+		_, err := n.as(pods + "x")
+		wants(t, "a tampered token", err, ErrUnknown)
+		_, err = n.as(jwt("other cluster's", time.Now().Add(time.Hour)))
+		wants(t, "another cluster's token", err, ErrUnknown)
+		time.Sleep(2 * time.Hour)
+		_, err = n.as(pods)
+		wants(t, "a pod's token that has expired", err, nil)
+		_, err = n.as(free)
+		wants(t, "a token without a pod that has expired", err, ErrUnauthenticated)
+		n.change(func() { delete(n.pods, "u1"); n.pods["u2"] = true })
+		time.Sleep(retryInterval)
+		_, err = n.as(pods)
+		wants(t, "a token whose pod is gone, and another has its name", err, ErrUnknown)
+	})
+}
+
+// TestClockSetBackRevivesNothing: what API servers have said of the time holds
+// when the node's clock says less, and over a restart.
+func TestClockSetBackRevivesNothing(t *testing.T) {
+	inBubble(t, func(t *testing.T, n *node) {
+		token := jwt("free", time.Now().AddDate(0, 0, 1))
+		n.change(func() { n.users[token] = User{Name: "free"} })
+		_, err := n.as(token)
+		n.must(err)
+		// Two days later the node boots, and its clock stands where it stood.
+		n.change(func() { n.date = time.Now().AddDate(0, 0, 2); n.users["another"] = User{Name: "another"} })
+		_, err = n.as("another")
+		n.must(err)
+		n.change(func() { n.down = true })
+		n.restart()
+		_, err = n.as(token)
+		wants(t, "an expired token, by a clock that is set back", err, ErrUnauthenticated)
+		if got := n.auth.Reviewer.Clock.Now(); got.Before(time.Now().AddDate(0, 0, 2).Add(-floorStep)) {
+			t.Errorf("the time is %s", got)
+		}
+	})
+}
+
+// TestClockAheadIsNotRemembered: a clock that jumped ahead heals.
+func TestClockAheadIsNotRemembered(t *testing.T) {
+	inBubble(t, func(t *testing.T, n *node) {
+		n.change(func() { n.date = time.Now().AddDate(-10, 0, 0); n.users["a"] = User{Name: "a"} })
+		_, err := n.as("a")
+		n.must(err)
+		n.restart()
+		if got := n.auth.Reviewer.Clock.floor; got.After(time.Now().AddDate(-9, 0, 0)) {
+			t.Errorf("the node's own clock, ten years ahead of the cloud's, has become the floor: %s", got)
+		}
+	})
+}
+
+// TestTokenHashIsKeyed: who has the store can't tell from it whether a token was
+// used here.
+func TestTokenHashIsKeyed(t *testing.T) {
+	inBubble(t, func(t *testing.T, n *node) {
+		n.change(func() { n.users["s3cret"] = User{Name: "a"} })
+		_, err := n.as("s3cret")
+		n.must(err)
+		first := n.auth.Tokens.Questions("")
+		sum := sha256.Sum256([]byte("s3cret"))
+		if len(first) != 1 || strings.Contains(first[0], "s3cret") || first[0] == hex.EncodeToString(sum[:]) {
+			t.Errorf("kept under %q", first)
+		}
+		n.restart()
+		n.change(func() { n.down = true })
+		_, err = n.as("s3cret")
+		wants(t, "after a restart", err, nil)
+		other := newNode(t)
+		other.change(func() { other.users["s3cret"] = User{Name: "a"} })
+		_, err = other.as("s3cret")
+		other.must(err)
+		if again := other.auth.Tokens.Questions(""); slices.Equal(first, again) {
+			t.Error("two nodes keep the token under the same hash")
+		}
+	})
+}
+
+// TestFloodOfTokens: tokens that nobody knows don't become as many requests.
+func TestFloodOfTokens(t *testing.T) {
+	inBubble(t, func(t *testing.T, n *node) {
+		n.change(func() { n.block = make(chan struct{}) })
+		var clients sync.WaitGroup
+		for i := range 200 {
+			clients.Go(func() {
+				_, err := n.as(fmt.Sprintf("guess-%d", i%100))
+				if err == nil {
+					t.Error("a guess is somebody's token")
+				}
+			})
+		}
+		synctest.Wait()
+		n.change(func() { close(n.block); n.block = nil })
+		clients.Wait()
+		if n.most > maxReviews {
+			t.Errorf("%d reviews at once, want %d at most", n.most, maxReviews)
+		}
+		n.asked()
+		for range 100 {
+			_, err := n.as("guess-1")
+			wants(t, "a guess", err, ErrUnauthenticated)
+		}
+		if asked := n.asked(); len(asked) > 1 {
+			t.Errorf("asked %d times about the same token", len(asked))
+		}
+	})
+}
+
+func certificate(name string, groups []string, from, to time.Time) *x509.Certificate {
+	return &x509.Certificate{Raw: []byte(name + from.String() + to.String()), Subject: pkix.Name{CommonName: name, Organization: groups}, NotBefore: from, NotAfter: to}
+}
+
+// TestCertificateDates: online dates count; in the dark a certificate that was
+// good once is.
+func TestCertificateDates(t *testing.T) {
+	nodes := []string{"system:nodes"}
+	inBubble(t, func(t *testing.T, n *node) {
+		present := func(c *x509.Certificate, port Port) error {
+			r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
+			r.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{c}}
+			caller, err := n.auth.Authenticate(r, port)
+			if err == nil && !caller.Identity.IsNode() {
+				t.Errorf("%s is %v", c.Subject.CommonName, caller)
+			}
+			return err
+		}
+		now := time.Now()
+		good := certificate("system:node:edge", nodes, now.Add(-time.Hour), now.Add(time.Hour))
+		own := certificate("system:node:edge", nodes, now.Add(-time.Hour), now.Add(30*time.Minute))
+		never := certificate("system:node:edge", nodes, now.Add(-time.Hour), now.Add(-time.Minute))
+		future := certificate("system:node:edge", nodes, now.AddDate(20, 0, 0), now.AddDate(21, 0, 0)) // by a clock at 1970
+		n.change(func() { n.certs[credential.Node] = own })
+		wants(t, "valid", present(good, Host), nil)
+		wants(t, "where no certificates are taken", present(good, Pods), ErrUnauthenticated)
+		wants(t, "another node's", present(certificate("system:node:other", nodes, now, now.Add(time.Hour)), Host), ErrForeign)
+		wants(t, "not of the nodes", present(certificate("system:node:edge", nil, now, now.Add(time.Hour)), Host), ErrForeign)
+		wants(t, "nobody's", present(certificate("", nil, now, now.Add(time.Hour)), Host), ErrForeign)
+		time.Sleep(2 * time.Hour)
+		wants(t, "expired, online", present(good, Host), ErrUnauthenticated)
+		n.change(func() { n.down = true })
+		n.restart()
+		wants(t, "expired, seen before, in the dark", present(good, Host), nil)
+		wants(t, "expired, the hub's own, in the dark", present(own, Host), nil)
+		wants(t, "expired, never seen, in the dark", present(never, Host), ErrUnauthenticated)
+		wants(t, "not yet valid, never seen", present(future, Host), ErrUnauthenticated)
+		n.change(func() { n.certs[credential.Node] = future })
+		wants(t, "not yet valid, the hub's own", present(future, Host), nil)
+	})
+}
+
+// TestIdentities: a certificate of a component is that component's, if the hub
+// has one of the same name and groups.
+func TestIdentities(t *testing.T) {
+	inBubble(t, func(t *testing.T, n *node) {
+		now := time.Now()
+		proxy := certificate("system:kube-proxy", []string{"a", "b"}, now, now.Add(time.Hour))
+		n.change(func() { n.certs[credential.Identity{Name: "system:kube-proxy"}] = proxy })
+		for _, tc := range []struct {
+			groups []string
+			want   error
+		}{{[]string{"b", "a"}, nil}, {[]string{"a"}, ErrForeign}, {[]string{"a", "b", "system:masters"}, ErrForeign}} {
+			r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
+			r.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{certificate("system:kube-proxy", tc.groups, now, now.Add(time.Hour))}}
+			r.Header.Set("Authorization", "Bearer another's")
+			caller, err := n.auth.Authenticate(r, Host)
+			wants(t, strings.Join(tc.groups, " and "), err, tc.want)
+			if err == nil && (caller.Identity.Name != "system:kube-proxy" || caller.Token != "" || !slices.Contains(caller.User.Groups, "system:authenticated")) {
+				t.Errorf("acts as %v with %+v", caller, caller.User)
+			}
+		}
+	})
+}
+
+// TestRootOfHostOnlyWhenLockedOut: root of the host needs a certificate as long
+// as the node's own is good.
+func TestRootOfHostOnlyWhenLockedOut(t *testing.T) {
+	inBubble(t, func(t *testing.T, n *node) {
+		asRoot := func(port Port) error {
+			r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
+			r.TLS = &tls.ConnectionState{}
+			r.RemoteAddr = "127.0.0.1:4711"
+			r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, address("127.0.0.1:10268")))
+			_, err := n.auth.Authenticate(r, port)
+			return err
+		}
+		root := true
+		n.auth.RootOfHost = func(remote, local string) bool {
+			return root && remote == "127.0.0.1:4711" && local == "127.0.0.1:10268"
+		}
+		now := time.Now()
+		n.change(func() {
+			n.certs[credential.Node] = certificate("system:node:edge", nil, now.Add(-time.Hour), now.Add(time.Hour))
+		})
+		wants(t, "with a good certificate", asRoot(Host), ErrUnauthenticated)
+		time.Sleep(2 * time.Hour)
+		wants(t, "after it has expired", asRoot(Host), nil)
+		wants(t, "from where pods come", asRoot(Pods), ErrUnauthenticated)
+		root = false
+		wants(t, "not root", asRoot(Host), ErrUnauthenticated)
+	})
+}
+
+type address string
+
+func (a address) String() string { return string(a) }
+
+var secrets = Attributes{Verb: request.Watch, Resource: request.Resource{Version: "v1", Resource: "secrets"}, Namespace: "shop"}
+
+// TestGrantsAreRenewed: hourly, for who is there, in both ways to read; a denial
+// ends the stream.
+func TestGrantsAreRenewed(t *testing.T) {
+	inBubble(t, func(t *testing.T, n *node) {
+		n.change(func() { n.users["a"] = User{Name: "a"} })
+		caller, err := n.as("a")
+		n.must(err)
+		n.must(n.Check(t.Context(), caller, secrets))
+		held, release := n.Hold(t.Context(), caller, secrets)
+		defer release()
+		time.Sleep(10 * time.Second)
+		n.asked()
+		time.Sleep(5 * time.Hour)
+		counts := map[string]int{}
+		for _, what := range n.asked() {
+			counts[what]++
+		}
+		for _, what := range []string{"who is a", "may a watch secrets", "may a list secrets"} {
+			if counts[what] < 4 || counts[what] > 5 {
+				t.Errorf("asked %q %d times in five hours", what, counts[what])
+			}
+		}
+		if held.Err() != nil {
+			t.Error("the stream ended without a denial")
+		}
+		n.change(func() { n.denied["a watch secrets"] = true })
+		time.Sleep(2 * reviewInterval)
+		if held.Err() == nil {
+			t.Error("the stream outlives the grant")
+		}
+		n.change(func() { n.down = true })
+		n.restart()
+		wants(t, "in the dark after the denial", n.Check(t.Context(), caller, secrets), ErrUnknown)
+		list := secrets
+		list.Verb = request.List
+		wants(t, "in the dark what was not denied", n.Check(t.Context(), caller, list), nil)
+	})
+}
+
+// TestTokenEndsItsStreams: when its owner, or its pod, is gone.
+func TestTokenEndsItsStreams(t *testing.T) {
+	for name, tc := range map[string]struct {
+		end    func(*node, Caller)
+		within time.Duration
+	}{
+		"revoked":              {func(n *node, _ Caller) { n.change(func() { delete(n.users, "t") }) }, 2 * reviewInterval},
+		"refused to a feed":    {func(n *node, c Caller) { n.change(func() { delete(n.users, "t") }); n.Doubt(c.Credential) }, 5 * time.Second},
+		"another's now":        {func(n *node, _ Caller) { n.change(func() { n.users["t"] = User{Name: "b"} }) }, 2 * reviewInterval},
+		"pod gone":             {func(n *node, _ Caller) { n.change(func() { delete(n.users, "t"); delete(n.pods, "u1") }) }, 2 * renewInterval},
+		"pod gone in the dark": {func(n *node, _ Caller) { n.change(func() { n.down = true; delete(n.pods, "u1") }) }, 2 * renewInterval},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, n *node) {
+				n.change(func() { n.users["t"], n.pods["u1"] = bound("u1"), true })
+				caller, err := n.as("t")
+				n.must(err)
+				n.must(n.Check(t.Context(), caller, secrets))
+				held, release := n.Hold(t.Context(), caller, secrets)
+				defer release()
+				time.Sleep(30 * time.Minute)
+				if held.Err() != nil {
+					t.Fatal("the stream has ended without a reason")
+				}
+				tc.end(n, caller)
+				time.Sleep(tc.within)
+				if held.Err() == nil {
+					t.Errorf("the stream is still open after %s", tc.within)
+				}
+			})
+		})
+	}
+}
+
+// TestRolledBackStore: an old copy of the store revives no grant while the API
+// server can be asked.
+func TestRolledBackStore(t *testing.T) {
+	inBubble(t, func(t *testing.T, n *node) {
+		n.change(func() { n.users["a"] = User{Name: "a"} })
+		caller, err := n.as("a")
+		n.must(err)
+		n.must(n.Check(t.Context(), caller, secrets))
+		n.change(func() { n.denied["a watch secrets"] = true; delete(n.users, "a") })
+		n.restart() // with what was granted before
+		wants(t, "a revoked grant", n.Check(t.Context(), caller, secrets), ErrDenied)
+		_, err = n.as("a")
+		wants(t, "a revoked token", err, ErrUnauthenticated)
+		n.change(func() { n.down = true })
+		time.Sleep(time.Minute)
+		wants(t, "in the dark after that", n.Check(t.Context(), caller, secrets), ErrUnknown)
+	})
+}
