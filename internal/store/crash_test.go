@@ -236,10 +236,14 @@ func checkHistory(t *testing.T, a *Table, n int) {
 		got, _ := life(from)
 		for {
 			events, err := c.Next(3)
+			if errors.Is(err, ErrExpired) {
+				break // compaction goes on meanwhile, if there was something to seal
+			}
 			if err != nil {
 				t.Fatalf("since %d: %v", from, err)
 			}
 			if len(events) == 0 {
+				checkReplayed(t, got, from, n)
 				break
 			}
 			for _, e := range events {
@@ -250,15 +254,19 @@ func checkHistory(t *testing.T, a *Table, n int) {
 				}
 			}
 		}
-		want, _ := life(n)
-		for key, v := range want {
-			_, want[key], _ = strings.Cut(v, ":")
-			if _, cut, ok := strings.Cut(got[key], ":"); ok {
-				got[key] = cut
-			}
+	}
+}
+
+func checkReplayed(t *testing.T, got map[string]string, from, n int) {
+	t.Helper()
+	want, _ := life(n)
+	for key, v := range want {
+		_, want[key], _ = strings.Cut(v, ":")
+		if _, cut, ok := strings.Cut(got[key], ":"); ok {
+			got[key] = cut
 		}
-		if diff := cmp.Diff(want, maps.Clone(got)); diff != "" {
-			t.Fatalf("history from %d to %d: %s", from, n, diff)
-		}
+	}
+	if diff := cmp.Diff(want, maps.Clone(got)); diff != "" {
+		t.Fatalf("history from %d to %d: %s", from, n, diff)
 	}
 }
