@@ -28,7 +28,7 @@ root := $(filter 0,$(shell id -u))
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: prepare ## Show a node that survives an outage, a power cut and a boot in the dark (needs root)
@@ -71,6 +71,14 @@ fuzz: ## Fuzz each target in turn for FUZZTIME (1m)
 	@set -e; grep -ro 'func Fuzz[A-Za-z0-9]*' --include='*_test.go' internal | while IFS=: read -r file func; do \
 		$(GO) test -run '^$$' -fuzz "^$${func#func }$$" -fuzztime $(or $(FUZZTIME),1m) "./$$(dirname "$$file")" </dev/null; done
 
+.PHONY: bench
+bench: prepare ## Measure the hub beside the API server in 15 minutes (needs root); ARGS='--rows 5,9 --gateway name=URL,pid=N --out FILE'
+	$(GO) run ./bench run $(ARGS)
+
+.PHONY: bench-quick
+bench-quick: ## Compare ratios with those of bench/baseline.json: less than two minutes, and no root
+	$(GO) run ./bench quick
+
 .PHONY: build
 build: ## Build static binaries into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X yurt/internal/version.number=$(VERSION)' -o bin/ ./cmd/...
@@ -88,7 +96,7 @@ down: ## Take the playground down, whatever state it is in
 	$(GO) run ./cmd/playground down
 
 .PHONY: verify
-verify: check vet lint prepare race unit e2e e2e-older ## Run everything that CI runs, cheap checks first
+verify: check vet lint prepare bench-quick race unit e2e e2e-older ## Run everything that CI runs, cheap checks first
 
 .PHONY: check
 check: ## Check that sources are formatted and modules are tidy and untouched

@@ -97,6 +97,8 @@ func floors() []place {
 		{"internal/playground/cluster", playground, 4, "boots components on machines; what demo, tests and benchmarks use"},
 		{"internal/playground/pid1", playground, 4, "the program that is a machine's first process"},
 
+		{"bench/...", proof, 8, "the benchmark: programs measured beside programs"},
+		{"bench", proof, 9, "the benchmark's flags"},
 		{"test/...", proof, 8, "programs against programs, and the fakes that other tests share"},
 		{"cmd/...", command, 9, "flags, config, Run"},
 	}
