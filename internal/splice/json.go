@@ -140,6 +140,22 @@ func (j jsonFormat) Label(message []byte, f Field, key string) (string, error) {
 	return labels[key], nil
 }
 
+func (j jsonFormat) SetLabel(message []byte, f Field, key, value string) ([]byte, error) {
+	at, found, _, err := j.member(message, f.Key)
+	if err != nil || !found || isNull(at.of(message)) {
+		return message, err
+	}
+	_, has, _, err := j.member(at.of(message), key)
+	if err != nil || !has {
+		return message, err
+	}
+	changed, err := j.Set(at.of(message), Message(0, key), [][]byte{j.Write(value)})
+	if err != nil {
+		return nil, err
+	}
+	return j.Set(message, Message(0, f.Key), [][]byte{changed})
+}
+
 // Mentions looks for the path's last key wherever it is. No API server escapes the letters of a key.
 func (jsonFormat) Mentions(message []byte, has func([]byte) bool, path ...Field) bool {
 	key := []byte(`"` + path[len(path)-1].Key + `"`)

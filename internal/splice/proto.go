@@ -116,6 +116,27 @@ func (p protoFormat) Label(message []byte, f Field, key string) (string, error) 
 	return "", nil
 }
 
+func (p protoFormat) SetLabel(message []byte, f Field, key, value string) ([]byte, error) {
+	entries, err := p.All(message, f)
+	if err != nil {
+		return nil, err
+	}
+	changed := make([][]byte, len(entries))
+	for i, entry := range entries {
+		names, err := p.All(entry, Message(1, ""))
+		if err != nil {
+			return nil, err
+		}
+		changed[i] = entry
+		if len(names) > 0 && string(names[len(names)-1]) == key {
+			if changed[i], err = p.Set(entry, Message(2, ""), [][]byte{[]byte(value)}); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return p.Set(message, f, changed)
+}
+
 func (p protoFormat) Mentions(message []byte, has func([]byte) bool, path ...Field) bool {
 	want := path[0]
 	for len(message) > 0 {
@@ -154,6 +175,8 @@ func (protoFormat) Write(v any) []byte {
 		return []byte(v)
 	case bool:
 		return protowire.AppendVarint(nil, protowire.EncodeBool(v))
+	case int32:
+		return protowire.AppendVarint(nil, uint64(int64(v)))
 	default:
 		panic(fmt.Sprintf("splice: protobuf has no %T here", v))
 	}

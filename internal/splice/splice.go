@@ -49,12 +49,15 @@ type Format interface {
 	Set(message []byte, f Field, values [][]byte) ([]byte, error)
 	// Label returns the value of one key of a map from string to string.
 	Label(message []byte, f Field, key string) (string, error)
+	// SetLabel returns the message with another value of a key that the map has; every other byte stays. A map without the
+	// key stays as it is.
+	SetLabel(message []byte, f Field, key, value string) ([]byte, error)
 	// Mentions reports whether one of the values that the path leads to satisfies has. It is quick, it may say yes where it
 	// is not so, and no about a message that is malformed.
 	Mentions(message []byte, has func(value []byte) bool, path ...Field) bool
 	// Read reads a value into a *string, or a message into a type of k8s.io/api.
 	Read(value []byte, to any) error
-	// Write makes a value of a string or a bool.
+	// Write makes a value of a string, a bool or an int32.
 	Write(v any) []byte
 }
 
