@@ -10,12 +10,14 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"yurt/internal/failpoint"
+	"yurt/internal/filter"
 	"yurt/internal/hub"
 	"yurt/internal/logging"
 	"yurt/internal/version"
@@ -67,6 +69,11 @@ func command() *cobra.Command {
 	f.IntVar(&cfg.ProxyPort, "proxy-port", 10261, "port of the plain proxy")
 	f.BoolVar(&cfg.Insecure, "enable-insecure-proxy", false, "open the plain proxy on loopback: whoever reaches it acts as the node")
 	f.BoolVar(&cfg.DisableOverlay, "disable-overlay", false, "while the cloud is away, refuse pod status and show Services with the addresses that their pods had before")
+	f.BoolVar(&cfg.DummyIf, "enable-dummy-if", false, "let pods of this node use the hub: make an interface, listen there with TLS, and lead pods to it by filters; needs CAP_NET_ADMIN")
+	f.StringVar(&cfg.DummyIfName, "dummy-if-name", "yurthub-dummy0", "name of that interface")
+	f.StringSliceVar(&cfg.DummyIPs, "dummy-if-ip", []string{"169.254.2.1"}, "its address, or one of IPv4 and one of IPv6; the port is --proxy-secure-port")
+	f.StringVar(&cfg.ClusterDomain, "cluster-domain", "cluster.local", "domain of the names of Services, for the certificate that pods see")
+	f.StringSliceVar(&cfg.DisabledFilters, "disabled-resource-filters", nil, "filters that shall not apply, of "+strings.Join(filter.Names(), ", "))
 	log.Define(cmd)
 	return cmd
 }

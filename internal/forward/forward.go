@@ -17,6 +17,7 @@ import (
 	"mime"
 	"net/http"
 	"net/http/httputil"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -31,11 +32,16 @@ var (
 	// ErrNotKubernetes: something on the way answered in the API server's
 	// place: a load balancer's 502, a captive portal's page.
 	ErrNotKubernetes = errors.New("the answer is not from an API server")
+	// ErrTooLong: the answer is too long to be shown otherwise than as it is.
+	ErrTooLong = errors.New("the answer is too long")
 )
 
 // MaxInspect is the longest answer that is read whole for Inspect. The largest
 // object that etcd takes is 1.5 MiB.
 const MaxInspect = 2 << 20
+
+// MaxShow is the longest answer that is read whole for Show.
+const MaxShow = 64 << 20
 
 // Upstream sends a request to an API server as somebody.
 type Upstream interface {
@@ -70,6 +76,11 @@ type Exchange struct {
 	// before its first byte goes to the client. An error of Inspect leads to
 	// Fallback.
 	Inspect func(Answer) error
+
+	// Show, if set, returns a successful answer as the client is to see it. It is
+	// called after Inspect, with the whole answer; one of more than MaxShow bytes
+	// leads to Fallback.
+	Show func(Answer) []byte
 
 	// Fallback answers the client when no API server did: the error is
 	// ErrSlow, ErrNotKubernetes, one of the Upstream or that of Inspect.
@@ -116,10 +127,12 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, x Exchange) {
 				return ErrSlow
 			}
 			stop()
-			if answer != nil && x.Inspect != nil {
-				return x.Inspect(*answer)
+			if answer != nil && x.Inspect != nil && len(answer.Body) <= MaxInspect {
+				if err := x.Inspect(*answer); err != nil {
+					return err
+				}
 			}
-			return nil
+			return x.show(resp, answer)
 		},
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
 			switch {
@@ -151,7 +164,7 @@ func prepare(p *httputil.ProxyRequest, x Exchange) {
 	if certified {
 		dropProtocolToken(out.Header)
 	}
-	if x.Inspect != nil {
+	if x.Inspect != nil || x.Show != nil {
 		// What is kept must be readable by every client: the transport asks
 		// for gzip by itself and unpacks it.
 		out.Header.Del("Accept-Encoding")
@@ -184,10 +197,14 @@ func (x *Exchange) examine(resp *http.Response) (*Answer, error) {
 		return nil, fmt.Errorf("%w: %s with Content-Type %q", ErrNotKubernetes, resp.Status, resp.Header.Get("Content-Type"))
 	}
 	suspicious := !signed && gatewayError(resp.StatusCode)
-	if !suspicious && x.Inspect == nil || resp.Body == nil || resp.StatusCode == http.StatusSwitchingProtocols {
+	if !suspicious && x.Inspect == nil && x.Show == nil || resp.Body == nil || resp.StatusCode == http.StatusSwitchingProtocols {
 		return nil, nil
 	}
-	body, whole, err := readWhole(resp)
+	most := int64(MaxInspect)
+	if x.Show != nil && resp.StatusCode == http.StatusOK {
+		most = MaxShow
+	}
+	body, whole, err := readWhole(resp, most)
 	if err != nil || !whole {
 		return nil, err
 	}
@@ -227,18 +244,33 @@ func gatewayError(code int) bool {
 	return code == http.StatusBadGateway || code == http.StatusServiceUnavailable || code == http.StatusGatewayTimeout
 }
 
-// readWhole reads the body if it is at most MaxInspect bytes long, and leaves
-// the response as if it had not been read.
-func readWhole(resp *http.Response) (body []byte, whole bool, err error) {
-	if resp.ContentLength > MaxInspect {
+// show puts what the client is to see into an answer's place.
+func (x *Exchange) show(resp *http.Response, answer *Answer) error {
+	if x.Show == nil || resp.StatusCode != http.StatusOK {
+		return nil
+	}
+	if answer == nil {
+		return fmt.Errorf("%w: an answer of more than %d bytes can't be filtered", ErrTooLong, MaxShow)
+	}
+	body := x.Show(*answer)
+	resp.Body = io.NopCloser(bytes.NewReader(body))
+	resp.ContentLength = int64(len(body))
+	resp.Header.Set("Content-Length", strconv.Itoa(len(body)))
+	return nil
+}
+
+// readWhole reads the body if it has at most so many bytes, and leaves the
+// response as if it had not been read.
+func readWhole(resp *http.Response, most int64) (body []byte, whole bool, err error) {
+	if resp.ContentLength > most {
 		return nil, false, nil
 	}
 	original := resp.Body
-	body, err = io.ReadAll(io.LimitReader(original, MaxInspect+1))
+	body, err = io.ReadAll(io.LimitReader(original, most+1))
 	if err != nil {
 		return nil, false, fmt.Errorf("read answer: %w", err)
 	}
-	if len(body) > MaxInspect {
+	if int64(len(body)) > most {
 		resp.Body = struct {
 			io.Reader
 			io.Closer

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"yurt/internal/fairness"
+	"yurt/internal/filter"
 	"yurt/internal/forward"
 	"yurt/internal/identity"
 	"yurt/internal/offline"
@@ -47,6 +48,7 @@ type Gateway struct {
 	Authenticator *identity.Authenticator
 	Grants        *identity.Grants
 	Gate          *fairness.Gate
+	Filters       *filter.Site // nil: none
 	Logger        *slog.Logger
 	Metrics       *Metrics
 }
@@ -64,6 +66,7 @@ type exchange struct {
 	r              *http.Request
 	q              *request.Request
 	caller         identity.Caller
+	filters        *filter.Chain // between this client and what it asks for
 	representation wire.Representation
 	splittable     bool
 	arrived        time.Time
@@ -84,6 +87,9 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, port identity.Po
 	}
 	g.Metrics.count(x)
 	g.Desk.Journal.Remember(x.caller.Credential)
+	if g.Filters != nil {
+		x.filters = g.Filters.For(r.UserAgent(), x.q.Resource)
+	}
 	route := decide(x.q, x.representation, x.splittable)
 	if impersonates(r) {
 		if x.caller.Identity.IsNode() {
@@ -159,6 +165,7 @@ func (x *exchange) own() bool {
 func (x *exchange) forward(e forward.Exchange) {
 	x.Link.WaitKnown(x.r.Context())
 	e.Credential = x.caller.Credential
+	e.Show = x.filtered()
 	if e.Fallback == nil {
 		e.Fallback = func(_ http.ResponseWriter, _ *http.Request, err error) { x.unavailable(err) }
 	}
@@ -194,6 +201,10 @@ func (x *exchange) permitted() bool {
 	switch {
 	case err == nil:
 		return true
+	case x.filters != nil && x.q.Verb == request.Watch && errors.Is(err, identity.ErrDenied):
+		x.status(http.StatusForbidden, "Forbidden", err.Error())
+	case x.filters != nil && x.q.Verb == request.Watch: // what is streamed past the replica is not filtered
+		x.unavailable(err)
 	case x.away():
 		x.unavailable(err)
 	default:
@@ -229,9 +240,12 @@ func (x *exchange) failed(err error) {
 // client's own request.
 func (x *exchange) denied(d *replica.DeniedError) {
 	x.noteRefusal(d.Code)
-	x.forward(forward.Exchange{API: x.own(), Fallback: func(http.ResponseWriter, *http.Request, error) {
-		x.reply(offline.Reply{Code: d.Code, ContentType: d.ContentType, Body: d.Body})
-	}})
+	refusal := offline.Reply{Code: d.Code, ContentType: d.ContentType, Body: d.Body}
+	if x.filters != nil && x.q.Verb == request.Watch {
+		x.reply(refusal) // what is streamed past the replica is not filtered
+		return
+	}
+	x.forward(forward.Exchange{API: x.own(), Fallback: func(http.ResponseWriter, *http.Request, error) { x.reply(refusal) }})
 }
 
 // refuse answers a client that could not be identified.

@@ -32,7 +32,7 @@ func (x *exchange) watch() {
 	if err == nil {
 		ctx, release := x.Grants.Hold(x.r.Context(), x.caller, x.attributes())
 		defer release()
-		err = c.Watch(ctx, x.w, x.q.Options)
+		err = c.Watch(ctx, x.w, x.q.Options, x.filters)
 	}
 	if err != nil {
 		x.failed(err)
@@ -147,7 +147,7 @@ func (x *exchange) list() {
 
 func (x *exchange) serveList(c *replica.Collection) {
 	x.dated(c.FreshAt())
-	if err := c.List(x.w); err != nil {
+	if err := c.List(x.w, x.filters); err != nil {
 		x.failed(err)
 	}
 }
@@ -313,7 +313,7 @@ func (x *exchange) answerKnown(err error) {
 		x.reply(notFound(x.encoding(), x.q))
 	default:
 		x.stale(k.At)
-		shown := x.Memory.show(x.question(), k.Answer)
+		shown := x.shown(k.Answer)
 		x.reply(offline.Reply{Code: http.StatusOK, ContentType: shown.ContentType, Body: shown.Body})
 	}
 }

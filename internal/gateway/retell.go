@@ -51,10 +51,10 @@ func (x *exchange) told() (body []byte, at time.Time, ok bool) {
 		return nil, time.Time{}, false
 	case c != nil && (!known || c.Revision() >= k.Revision):
 		list := listRecorder{header: http.Header{}}
-		err := c.List(&list)
+		err := c.List(&list, x.filters)
 		return list.body.Bytes(), c.FreshAt(), err == nil
 	}
-	return x.Memory.show(x.question(), k.Answer).Body, k.At, known && !k.absent
+	return x.shown(k.Answer).Body, k.At, known && !k.absent
 }
 
 // listRecorder takes in the list of a collection.

@@ -20,6 +20,9 @@ const maxWrite = 3 << 20
 
 // write forwards a write; the desk answers while the cloud is away.
 func (x *exchange) write() {
+	if x.wouldCarryBack() {
+		return
+	}
 	if x.r.ContentLength > maxWrite {
 		x.tooLong()
 		return

@@ -5,13 +5,16 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"yurt/internal/credential"
+	"yurt/internal/filter"
 	"yurt/internal/store"
 	"yurt/internal/upstream"
 )
@@ -32,6 +35,13 @@ type Config struct {
 	SecurePort  int  // TLS
 	ProxyPort   int  // plain HTTP
 	Insecure    bool // listen there
+
+	// DummyIf: pods reach the hub under the addresses DummyIPs, on an interface that the hub makes.
+	DummyIf         bool
+	DummyIfName     string
+	DummyIPs        []string
+	ClusterDomain   string   // of the names of Services
+	DisabledFilters []string // by their names
 
 	// DisableOverlay: pods and endpoints are shown as the cloud had them last, and pod status is not accepted in the dark.
 	DisableOverlay bool
@@ -72,6 +82,7 @@ func (c *Config) Validate() error {
 	if _, err := c.mode(); err != nil {
 		errs = append(errs, fmt.Errorf("--lb-mode: %w", err))
 	}
+	errs = append(errs, c.validatePods())
 	ip := net.ParseIP(c.BindAddress)
 	switch {
 	case ip == nil:
@@ -88,6 +99,50 @@ func (c *Config) Validate() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// validatePods checks what is about pods and filters.
+func (c *Config) validatePods() error {
+	var errs []error
+	for _, name := range c.DisabledFilters {
+		if !slices.Contains(filter.Names(), name) {
+			errs = append(errs, fmt.Errorf("--disabled-resource-filters %q: there are %s", name, strings.Join(filter.Names(), ", ")))
+		}
+	}
+	if !c.DummyIf {
+		return errors.Join(errs...)
+	}
+	if _, err := c.dummyIPs(); err != nil {
+		errs = append(errs, fmt.Errorf("--dummy-if-ip: %w", err))
+	}
+	if c.DummyIfName == "" || len(c.DummyIfName) > maxInterfaceName || strings.ContainsAny(c.DummyIfName, "/: ") {
+		errs = append(errs, fmt.Errorf("--dummy-if-name %q: is no name of an interface", c.DummyIfName))
+	}
+	return errors.Join(errs...)
+}
+
+// maxInterfaceName is IFNAMSIZ without the byte at its end.
+const maxInterfaceName = 15
+
+// dummyIPs are the addresses for pods: at most one of each family.
+func (c *Config) dummyIPs() ([]netip.Addr, error) {
+	var ips []netip.Addr
+	for _, s := range c.DummyIPs {
+		ip, err := netip.ParseAddr(s)
+		switch {
+		case err != nil:
+			return nil, err
+		case ip.IsLoopback() || ip.IsUnspecified() || ip.IsMulticast() || ip.Zone() != "":
+			return nil, fmt.Errorf("%s is no address that pods can reach", ip)
+		case slices.ContainsFunc(ips, func(other netip.Addr) bool { return other.Is4() == ip.Is4() }):
+			return nil, fmt.Errorf("%s is the second of its family", ip)
+		}
+		ips = append(ips, ip.Unmap())
+	}
+	if len(ips) == 0 {
+		return nil, errors.New("there must be one")
+	}
+	return ips, nil
 }
 
 const (

@@ -52,6 +52,7 @@ type Hub struct {
 
 	secure, admin listener
 	plain         *listener // nil unless asked for
+	pods          *pods     // nil unless asked for
 }
 
 // New opens the listeners and the store. Its errors are the user's to mend.
@@ -161,6 +162,7 @@ func (h *Hub) assemble() error {
 	registry := prometheus.NewRegistry()
 	h.metrics = gateway.NewMetrics(registry)
 	memory := &gateway.Memory{Answers: h.answers, Replicas: h.replicas, Link: h.pool, Overlay: h.overlay}
+	filters := h.openFilters()
 	authenticator, err := h.openIdentity(memory)
 	if err != nil {
 		return err
@@ -176,12 +178,16 @@ func (h *Hub) assemble() error {
 		Authenticator: authenticator,
 		Grants:        h.grants,
 		Gate:          gate,
+		Filters:       filters,
 		Logger:        h.log,
 		Metrics:       h.metrics,
 	}
 	h.secure.handler = served.At(identity.Host)
 	if h.plain != nil {
 		h.plain.handler = served.At(identity.Plain)
+	}
+	if h.pods != nil {
+		h.pods.handler = served.At(identity.Pods)
 	}
 	registerMetrics(registry, h)
 	h.admin.handler = admin.Handler(h.Status, h.ready, registry)
@@ -227,6 +233,9 @@ func (h *Hub) Run(ctx context.Context) error {
 	g.Go(func() error { return h.grants.Run(ctx) })
 	if h.overlay != nil {
 		g.Go(func() error { return h.runOverlay(ctx) })
+	}
+	if h.pods != nil {
+		g.Go(func() error { return h.pods.run(ctx) })
 	}
 	g.Go(func() error { return serve(ctx, h.secure, h.log) })
 	g.Go(func() error { return serve(ctx, h.admin, h.log) })

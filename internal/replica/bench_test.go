@@ -84,7 +84,7 @@ func idle(b *testing.B, collections, watchers int) {
 	var streams sync.WaitGroup
 	for range watchers {
 		streams.Go(func() {
-			_ = all[0].Watch(ctx, &client{header: http.Header{}}, request.Options{ResourceVersion: "0"})
+			_ = all[0].Watch(ctx, &client{header: http.Header{}}, request.Options{ResourceVersion: "0"}, nil)
 		})
 	}
 	for all[0].State().Watchers < watchers {

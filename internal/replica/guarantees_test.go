@@ -176,7 +176,7 @@ func TestQuietWatchStands(t *testing.T) {
 				err = c.Ready(r.Context())
 			}
 			if err == nil {
-				err = c.Watch(r.Context(), rw, request.ParseURL(r.URL).Options)
+				err = c.Watch(r.Context(), rw, request.ParseURL(r.URL).Options, nil)
 			}
 			if err != nil {
 				t.Errorf("watch: %v", err)

@@ -94,3 +94,11 @@ func rowKey(namespace, name string) string {
 	}
 	return namespace + "/" + name
 }
+
+// splitKey reads what rowKey wrote.
+func splitKey(key string) (namespace, name string) {
+	if namespace, name, ok := strings.Cut(key, "/"); ok {
+		return namespace, name
+	}
+	return "", key
+}

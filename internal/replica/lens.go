@@ -68,31 +68,40 @@ func (s *Set) Assume() {
 // PublishesNotReady reports whether a Service wants its pods' addresses
 // published before they are ready; known is false where no collection has it.
 func (s *Set) PublishesNotReady(namespace, service string) (publishes, known bool) {
+	encoding, item, ok := s.Find(request.Resource{Version: "v1", Resource: "services"}, namespace, service)
+	if !ok {
+		return false, false
+	}
+	publishes, err := overlay.PublishesNotReady(encoding, item)
+	return publishes, err == nil
+}
+
+// Find returns the newest that any collection has of an object, in item form. It
+// is for the hub's own decisions: whoever asks, it is shown to nobody.
+func (s *Set) Find(resource request.Resource, namespace, name string) (encoding wire.Encoding, item []byte, ok bool) {
+	key := rowKey(namespace, name)
 	var newest uint64
-	for _, c := range s.services() {
+	for _, c := range s.whole(resource) {
 		m, populated := c.current()
 		if !populated {
 			continue
 		}
-		record, ok, err := c.table.Get(rowKey(namespace, service))
-		if err != nil || !ok || known && record.Revision <= newest {
-			continue
-		}
-		if p, err := overlay.PublishesNotReady(m.Encoding, record.Value); err == nil {
-			publishes, known, newest = p, true, record.Revision
+		record, found, err := c.table.Get(key)
+		if err == nil && found && (!ok || record.Revision > newest) {
+			encoding, item, ok, newest = m.Encoding, record.Value, true, record.Revision
 		}
 	}
-	return publishes, known
+	return encoding, item, ok
 }
 
-// services returns the collections of Services. It is asked for each slice that
-// is shown, beside hundreds of collections of other things.
-func (s *Set) services() []*Collection {
+// whole returns the collections of objects of a resource. It is asked for each
+// slice that is shown, beside hundreds of collections of other things.
+func (s *Set) whole(resource request.Resource) []*Collection {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var found []*Collection
 	for key, c := range s.collections {
-		if key.Resource == (request.Resource{Version: "v1", Resource: "services"}) && key.Representation.Transform == wire.Whole {
+		if key.Resource == resource && key.Representation.Transform == wire.Whole {
 			found = append(found, c)
 		}
 	}

@@ -229,7 +229,7 @@ func (d *dark) resume(w *watcher, o request.Options) {
 	w.cancel, w.done = cancel, make(chan struct{})
 	go func() {
 		defer close(w.done)
-		w.err = w.collection.Watch(ctx, w, o)
+		w.err = w.collection.Watch(ctx, w, o, nil)
 	}()
 }
 
@@ -540,7 +540,7 @@ func (d *dark) listed(c *Collection) string {
 	d.t.Helper()
 	m, _ := c.current()
 	client := &client{header: http.Header{}}
-	d.must(c.List(client))
+	d.must(c.List(client, nil))
 	if n := client.header.Get("Content-Length"); n != "" && n != strconv.Itoa(client.out.Len()) {
 		d.t.Errorf("Content-Length is %s, the list has %d bytes", n, client.out.Len())
 	}

@@ -240,7 +240,7 @@ func (o *observer) begin() {
 		defer close(c.done)
 		collection, err := o.use()
 		if err == nil {
-			err = collection.Watch(ctx, c, options)
+			err = collection.Watch(ctx, c, options, nil)
 		}
 		c.err = err
 	}()

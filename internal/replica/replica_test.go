@@ -384,7 +384,7 @@ func (w *world) watch(name string, o request.Options) {
 		defer close(client.done)
 		c, err := w.use()
 		if err == nil {
-			err = c.Watch(ctx, client, o)
+			err = c.Watch(ctx, client, o, nil)
 		}
 		client.err = err
 	}()
@@ -397,7 +397,7 @@ func (w *world) list(fresh bool) string {
 	}
 	client := &client{header: http.Header{}}
 	if err == nil {
-		err = c.List(client)
+		err = c.List(client, nil)
 	}
 	if err != nil {
 		return fmt.Sprintf("error: %v\n", err)

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"yurt/internal/filter"
 	"yurt/internal/request"
 	"yurt/internal/store"
 	"yurt/internal/wire"
@@ -24,8 +25,9 @@ const (
 	minWatch = 30 * time.Minute // of a watch without timeoutSeconds, as the API server has it
 )
 
-// List answers a list with the whole collection at its current revision.
-func (c *Collection) List(w http.ResponseWriter) error {
+// List answers a list with the whole collection at its current revision, as the
+// filters show it.
+func (c *Collection) List(w http.ResponseWriter, filters *filter.Chain) error {
 	m, err := c.whole()
 	if err != nil {
 		return err
@@ -33,13 +35,19 @@ func (c *Collection) List(w http.ResponseWriter) error {
 	view := c.table.View()
 	defer view.Release()
 	listMeta := wire.ListMeta{ResourceVersion: strconv.FormatUint(view.Revision(), 10)}
-	over := c.lens.over(view, m.Encoding)
+	over, err := c.otherwise(view, m.Encoding, filters)
+	if err != nil {
+		return err
+	}
 	var items int64
 	if m.Encoding == wire.Protobuf {
 		for item := range view.Items("") {
 			size := item.Size
 			if shown, ok := over[item.Key]; ok {
 				size = len(shown)
+				if shown == nil {
+					continue
+				}
 			}
 			items += wire.ItemSize(size)
 		}
@@ -63,6 +71,9 @@ func (c *Collection) List(w http.ResponseWriter) error {
 		value := record.Value
 		if shown, ok := over[record.Key]; ok {
 			value = shown
+		}
+		if value == nil {
+			continue // left out
 		}
 		if err := out.WriteItem(value); err != nil {
 			return abort(err)
@@ -127,8 +138,8 @@ func (c *Collection) Get(namespace, name string) (object Object, at uint64, ok b
 }
 
 // Watch serves a watch until its time is over, the client is gone, too slow,
-// or behind the history, or ctx ends.
-func (c *Collection) Watch(ctx context.Context, w http.ResponseWriter, o request.Options) error {
+// or behind the history, or ctx ends. Events are as the filters show them.
+func (c *Collection) Watch(ctx context.Context, w http.ResponseWriter, o request.Options, filters *filter.Chain) error {
 	m, err := c.whole()
 	if err != nil {
 		return err
@@ -142,7 +153,7 @@ func (c *Collection) Watch(ctx context.Context, w http.ResponseWriter, o request
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	s := &stream{c: c, m: m, w: w, control: http.NewResponseController(w), bookmarks: o.AllowWatchBookmarks}
+	s := &stream{c: c, m: m, w: w, control: http.NewResponseController(w), bookmarks: o.AllowWatchBookmarks, filtered: c.set.newFiltered(filters)}
 	w.Header().Set("Content-Type", wire.ContentType(m.Encoding, true))
 	w.Header().Set("Cache-Control", "no-cache, private")
 	w.WriteHeader(http.StatusOK)
@@ -171,6 +182,7 @@ type stream struct {
 	after     uint64 // events up to this version are not the client's business
 	sent      uint64 // the version that the client has seen
 	shown     uint64 // the newest change to what shows that the client has seen
+	filtered  filtered
 	buf       []byte
 }
 
@@ -208,7 +220,10 @@ func (s *stream) sendInitial(mark bool) error {
 	view := s.c.table.View()
 	defer view.Release()
 	s.shown = s.c.lens.newest()
-	over := s.c.lens.over(view, s.m.Encoding)
+	over, err := s.c.otherwise(view, s.m.Encoding, s.filtered.chain)
+	if err != nil {
+		return err
+	}
 	for record, err := range view.Records("") {
 		if err != nil {
 			s.c.distrust(err)
@@ -217,6 +232,10 @@ func (s *stream) sendInitial(mark bool) error {
 		value := record.Value
 		if shown, ok := over[record.Key]; ok {
 			value = shown
+			s.filtered.note(record.Key, value, true)
+		}
+		if value == nil {
+			continue // left out
 		}
 		if err := s.event(wire.Added, value); err != nil {
 			return err
@@ -257,6 +276,11 @@ func (s *stream) follow(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		differently, err := s.filterAgain()
+		if err != nil {
+			return err
+		}
+		again = again || differently
 		if s.bookmarks && (s.sent > before || again) {
 			if err := s.bookmark(s.sent, false); err != nil {
 				return err
@@ -273,6 +297,7 @@ func (s *stream) follow(ctx context.Context) error {
 		case <-changed:
 		case <-state:
 		case <-lens:
+		case <-s.filtered.due():
 		case <-ctx.Done():
 			return nil
 		}
@@ -301,7 +326,7 @@ func (s *stream) showAgain() (any bool, err error) {
 			continue
 		}
 		any = true
-		if err := s.event(wire.Modified, s.c.lens.show(s.m.Encoding, key, record.Value)); err != nil {
+		if err := s.send(wire.Modified, key, s.c.lens.show(s.m.Encoding, key, record.Value)); err != nil {
 			return any, err
 		}
 	}
@@ -327,7 +352,7 @@ func (s *stream) lost(err error) error {
 // client takes the version from which it resumes from every event.
 func (s *stream) change(e store.Event) error {
 	if e.Type != store.Deleted {
-		return s.event(wire.EventType(e.Type), s.c.lens.show(s.m.Encoding, e.Key, e.Value))
+		return s.send(wire.EventType(e.Type), e.Key, s.c.lens.show(s.m.Encoding, e.Key, e.Value))
 	}
 	s.c.lens.compare(s.m.Encoding, e.Key)
 	item, err := wire.ParseItem(s.m.Encoding, e.Value)
@@ -336,13 +361,22 @@ func (s *stream) change(e store.Event) error {
 	}
 	version := strconv.FormatUint(e.Revision, 10)
 	if item.ResourceVersion == version {
-		return s.event(wire.Deleted, e.Value)
+		return s.send(wire.Deleted, e.Key, e.Value)
 	}
 	value, err := wire.AppendItemAt(nil, s.m.Encoding, e.Value, version)
 	if err != nil {
 		return fmt.Errorf("read %s: %w", e.Key, err)
 	}
-	return s.event(wire.Deleted, value)
+	return s.send(wire.Deleted, e.Key, value)
+}
+
+// send sends an event as the client sees it, if it sees anything of it.
+func (s *stream) send(typ wire.EventType, key string, item []byte) error {
+	typ, item = s.filtered.eventOf(typ, s.m.Encoding, key, item)
+	if item == nil {
+		return nil
+	}
+	return s.event(typ, item)
 }
 
 const flushAt = 32 << 10
