@@ -1,7 +1,7 @@
 // Command workload is the only program in the playground's images: a server that shows what a pod has, and the few tools that
 // a test runs inside of a pod, where there is neither shell nor library.
 //
-// It never talks to the API server and keeps nothing.
+// It talks to the API server only when it is told to, as any program in a pod would, and keeps nothing.
 package main
 
 import (
@@ -22,6 +22,7 @@ const usage = `usage: workload serve [ADDRESS [DOWN]]    serve what the pod has 
        workload pause                     wait until told to end
        workload get URL                   fetch and print
        workload probe URL PERIOD [FILE]   fetch again and again, one line each, to the end of a file if one is named
+       workload api NAMESPACE NAME FILE [URL]...   read a ConfigMap again and again, in all ways that pods have, and write a line each time
        workload cat FILE                  print a file
        workload env                       print the environment`
 
@@ -52,6 +53,11 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return get(ctx, arg(1, ""), out)
 	case "probe":
 		return probe(ctx, arg(1, ""), arg(2, "100ms"), arg(3, ""), out)
+	case "api":
+		if len(args) < 4 {
+			return errors.New(usage)
+		}
+		return api(ctx, args[1], args[2], args[3], args[4:])
 	case "cat":
 		f, err := os.Open(arg(1, ""))
 		if err != nil {
