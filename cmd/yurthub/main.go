@@ -19,6 +19,7 @@ import (
 	"yurt/internal/failpoint"
 	"yurt/internal/filter"
 	"yurt/internal/hub"
+	"yurt/internal/keyring"
 	"yurt/internal/logging"
 	"yurt/internal/version"
 )
@@ -49,6 +50,7 @@ func command() *cobra.Command {
 				return err
 			}
 			cfg.Logger, cfg.Version = logger, version.String()
+			cfg.Credentials = os.Getenv("CREDENTIALS_DIRECTORY")
 			return run(cmd.Context(), cfg)
 		},
 	}
@@ -60,6 +62,8 @@ func command() *cobra.Command {
 	f.StringVar(&cfg.LBMode, "lb-mode", "rr", "which of several API servers is asked: rr (each in its turn) or priority (the first that is well)")
 	f.StringVar(&cfg.NodeName, "node-name", "", "name of this node (default: the host's name)")
 	f.StringVar(&cfg.RootDir, "root-dir", "/var/lib/yurthub", "directory of the replica; must be on a disk that survives a reboot")
+	f.StringVar(&cfg.KeyFile, "encryption-key-file", "", "file with the key that seals the replica: 32 random bytes, raw or in base64; after a line with a new key it may have lines with older ones "+
+		"(default: systemd's credential "+keyring.CredentialName+", else a key that is made in the root directory)")
 	f.DurationVar(&cfg.Retention, "retention", 7*24*time.Hour, "how long to keep what no client asks for; time in the dark does not count")
 	f.Int64Var(&cfg.MaxBytes, "store-max-bytes", 1<<30, "what collections may take on disk (0: no limit); what has not been used for longest goes first, never what kubelet and kube-proxy have")
 	f.IntVar(&cfg.MaxInFlight, "max-requests-in-flight", 250, "how many requests are answered at a time; a fifth is kept for the kubelet, a tenth is the most for any other client; watches, exec and logs are counted apart")

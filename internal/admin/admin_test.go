@@ -21,7 +21,8 @@ func dark(now time.Time) adminapi.Status {
 			{Address: "https://10.0.0.1:6443", Health: "down", Faults: 0.5, LatencyMilliseconds: 12.4}, {Address: "https://10.0.0.2:6443", Health: "not tried yet"},
 		}},
 		Process: adminapi.Process{ResidentBytes: 28 << 20, Goroutines: 33},
-		Store:   adminapi.Store{DiskBytes: 5 << 20, BytesWritten: 9 << 20, Error: "no space left on device"},
+		Store: adminapi.Store{DiskBytes: 5 << 20, BytesWritten: 9 << 20, Error: "no space left on device",
+			Sealing: adminapi.Sealing{Key: "made here, beside the data", KeyID: "0a1b", Pending: 2, Unopened: 1, Reason: "sealed by a key that is not known: 2c3d"}},
 		Journal: adminapi.Journal{Pending: 1, Bytes: 900, Replayed: 17},
 		Collections: []adminapi.Collection{
 			{Path: "/api/v1/pods?fieldSelector=spec.nodeName%3Dedge", Identity: "node", Phase: "waiting", Populated: true, Objects: 30, Watchers: 1, FreshAt: now.Add(-12 * time.Minute)},
@@ -48,6 +49,9 @@ link     down for 12m0s: no route to host; 3.0 MiB read, 2.0 KiB written, TLS in
 replica  3 collections, 34 objects; 2 not followed now, as they were up to 12m0s ago; 1 NOT COMPLETE YET
 journal  1 event wait for the link (900 B), 17 replayed, 0 lost
 store    5.0 MiB on disk, 9.0 MiB written
+         sealed; key: made here, beside the data (0a1b)
+         2 files in clear or sealed by an older key, being sealed anew
+         1 record CAN'T BE OPENED: sealed by a key that is not known: 2c3d
          THE DISK FAILS: no space left on device
 process  28.0 MiB of memory, 33 goroutines
 

@@ -30,6 +30,9 @@ func writeText(w io.Writer, s adminapi.Status, now time.Time) error {
 	line("replica\t%s", describeReplica(s, now))
 	line("journal\t%s wait for the link (%s), %d replayed, %d lost", count(s.Journal.Pending, "event"), size(s.Journal.Bytes), s.Journal.Replayed, s.Journal.Dropped)
 	line("store\t%s on disk, %s written", size(s.Store.DiskBytes), size(s.Store.BytesWritten))
+	for _, text := range describeSealing(s.Store.Sealing) {
+		line("\t%s", text)
+	}
 	if s.Store.Error != "" {
 		line("\tTHE DISK FAILS: %s", s.Store.Error)
 	}
@@ -61,6 +64,21 @@ func describeLink(l adminapi.Link, now time.Time) string {
 		text += ": " + l.Reason
 	}
 	return text + fmt.Sprintf("; %s read, %s written, TLS included", size(l.BytesRead), size(l.BytesWritten))
+}
+
+// describeSealing says what protects the store, and what of it can't be read.
+func describeSealing(s adminapi.Sealing) []string {
+	if s.KeyID == "" {
+		return nil // of a hub that knows no keys
+	}
+	lines := []string{fmt.Sprintf("sealed; key: %s (%s)", s.Key, s.KeyID)}
+	if s.Pending > 0 {
+		lines = append(lines, count(s.Pending, "file")+" in clear or sealed by an older key, being sealed anew")
+	}
+	if s.Unopened > 0 {
+		lines = append(lines, fmt.Sprintf("%s CAN'T BE OPENED: %s", count(s.Unopened, "record"), s.Reason))
+	}
+	return lines
 }
 
 func describeServer(s adminapi.Server) string {

@@ -88,6 +88,17 @@ type Store struct {
 	Syncs        uint64 `json:"syncs"`
 	BytesWritten int64  `json:"bytesWritten"`
 	Error        string `json:"error,omitempty"` // of the newest commit
+
+	Sealing Sealing `json:"sealing"`
+}
+
+// Sealing is how the store is encrypted.
+type Sealing struct {
+	Key      string `json:"key"`     // where it comes from, like "made here, beside the data"
+	KeyID    string `json:"keyID"`   // names the key and says nothing about it
+	Pending  int    `json:"pending"` // files that are in clear or sealed by an older key; at 0 no older key is needed
+	Unopened int    `json:"unopened"`
+	Reason   string `json:"reason,omitempty"` // why records can't be opened
 }
 
 // Journal is what was written in the dark and has not reached the cloud yet.

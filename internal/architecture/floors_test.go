@@ -47,6 +47,7 @@ func floors() []place {
 		// Floor 1 knows the words of the Kubernetes API.
 		{"internal/adminapi", ground, 1, "the status document and its client, shared by the hub and the tools that read it"},
 		{"internal/credential", ground, 1, "kubeconfigs, certificates and tokens as values: it follows files, and talks to nobody"},
+		{"internal/keyring", ground, 1, "the keys that seal what is at rest: it finds them and seals nothing"},
 		{"internal/request", ground, 1, "one parsed API request"},
 		{"internal/store", ground, 1, "durable collections of bytes: it knows no word of the Kubernetes API, and mechanisms build on it"},
 		{"internal/wire", ground, 1, "splits and joins list bodies and watch frames without decoding objects"},

@@ -29,6 +29,8 @@ type Config struct {
 	RootDir     string        // the store is in it
 	Retention   time.Duration // of what no client asks for; 0: a week
 	MaxBytes    int64         // that the store may take on disk; 0: no limit
+	KeyFile     string        // with the keys that seal the store; empty: systemd's credential, or one made in RootDir
+	Credentials string        // directory of systemd's credentials
 	MaxInFlight int           // requests at a time; 0: 250
 	BindAddress string        // of the listeners for clients on the node
 	AdminPort   int
@@ -159,8 +161,8 @@ const (
 )
 
 // storeOptions lets the store take no more than it may.
-func (c *Config) storeOptions() store.Options {
-	o := store.Options{Logger: c.Logger}
+func (c *Config) storeOptions(keys func() ([][]byte, error)) store.Options {
+	o := store.Options{Logger: c.Logger, Keys: keys}
 	if c.MaxBytes > 0 {
 		o.CompactAbove = min(32<<20, c.MaxBytes)
 		o.SegmentBytes = min(8<<20, c.MaxBytes/logFiles)

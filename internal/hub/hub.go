@@ -26,6 +26,7 @@ import (
 	"yurt/internal/forward"
 	"yurt/internal/gateway"
 	"yurt/internal/identity"
+	"yurt/internal/keyring"
 	"yurt/internal/offline"
 	"yurt/internal/overlay"
 	"yurt/internal/peer"
@@ -41,6 +42,7 @@ type Hub struct {
 	log       *slog.Logger
 	startedAt time.Time
 
+	keys     *keyring.Ring
 	store    *store.Store
 	pool     *upstream.Pool
 	replicas *replica.Set
@@ -98,13 +100,23 @@ func (h *Hub) open() error {
 			return fmt.Errorf("open the plain port: %w", err)
 		}
 	}
-	if h.store, err = store.Open(h.storeDir(), h.cfg.storeOptions()); err != nil {
+	if h.store, err = store.Open(h.storeDir(), h.cfg.storeOptions(h.openKeys)); err != nil {
 		return err
 	}
 	if err := h.secureListener(); err != nil {
 		return err
 	}
 	return h.assemble()
+}
+
+// openKeys finds the keys of the store, or makes one.
+func (h *Hub) openKeys() ([][]byte, error) {
+	var err error
+	h.keys, err = keyring.Open(keyring.Places{File: h.cfg.KeyFile, Credentials: h.cfg.Credentials, Dir: h.cfg.RootDir}, h.log)
+	if err != nil {
+		return nil, err
+	}
+	return h.keys.Keys, nil
 }
 
 // secureListener puts TLS over the TLS port: the hub shows a certificate of its

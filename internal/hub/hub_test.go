@@ -33,7 +33,12 @@ import (
 	"yurt/internal/upstream"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(secrecyAddress); dir != "" {
+		secrecyChild(dir)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // site is an API server, the cluster's authority for clients, and a node's
 // directory.

@@ -12,6 +12,7 @@ import (
 	"yurt/internal/adminapi"
 	"yurt/internal/credential"
 	"yurt/internal/replica"
+	"yurt/internal/store"
 	"yurt/internal/traffic"
 	"yurt/internal/upstream"
 )
@@ -31,6 +32,7 @@ func (h *Hub) Status() adminapi.Status {
 			Directory: h.storeDir(), Tables: st.Tables, Records: st.Records,
 			DiskBytes: st.DiskBytes, LiveBytes: st.LiveBytes,
 			Commits: st.Commits, Syncs: st.Syncs, BytesWritten: st.BytesWritten,
+			Sealing: h.sealing(st),
 		},
 		Journal:     adminapi.Journal{Pending: journal.Pending, Bytes: journal.Bytes, Replayed: journal.Replayed, Dropped: journal.Dropped},
 		Answers:     h.answers.Len(),
@@ -73,6 +75,15 @@ func (h *Hub) credential(now time.Time) adminapi.Credential {
 		c.Problem = "the API server has not taken its credential since " + refused.UTC().Format(time.RFC3339)
 	}
 	return c
+}
+
+// sealing tells by what the store is sealed, and what can't be opened.
+func (h *Hub) sealing(st store.Stats) adminapi.Sealing {
+	s := adminapi.Sealing{Key: h.keys.Source, KeyID: st.Key, Pending: st.Stale}
+	if u := h.store.Unopened(); u.Records > 0 {
+		s.Unopened, s.Reason = u.Records, "sealed by a key that is not known: "+strings.Join(u.Keys, ", ")
+	}
+	return s
 }
 
 func trafficOf(totals []traffic.Total) []adminapi.Traffic {
@@ -124,6 +135,7 @@ func registerMetrics(reg prometheus.Registerer, h *Hub) {
 	counter("yurthub_store_written_bytes_total", "Bytes written to the store.", func() float64 { return float64(h.store.Stats().BytesWritten) })
 	counter("yurthub_store_commits_total", "Batches committed.", func() float64 { return float64(h.store.Stats().Commits) })
 	counter("yurthub_store_syncs_total", "Calls of fdatasync.", func() float64 { return float64(h.store.Stats().Syncs) })
+	gauge("yurthub_store_unopened_records", "Records that are sealed by a key that is not known.", func() float64 { return float64(h.store.Unopened().Records) })
 	gauge("yurthub_store_failing", "1 if the newest commit failed.", func() float64 {
 		if h.store.Stats().LastError != nil {
 			return 1

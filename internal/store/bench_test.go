@@ -54,7 +54,7 @@ func reportAmplification(b *testing.B, before, after Stats, objects int) {
 // eachWay runs a benchmark in clear and with sealing.
 func eachWay(b *testing.B, run func(b *testing.B, opts Options)) {
 	b.Run("clear", func(b *testing.B) { run(b, Options{}) })
-	b.Run("sealed", func(b *testing.B) { run(b, Options{Keys: [][]byte{testKey('k')}}) })
+	b.Run("sealed", func(b *testing.B) { run(b, Options{Keys: testKeys("k")}) })
 }
 
 // BenchmarkCommit is one object after the other, each durable before the next: the latency of a quiet node.

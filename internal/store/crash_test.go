@@ -73,7 +73,7 @@ const (
 )
 
 func childOptions() Options {
-	return Options{SegmentBytes: 4000, CompactAbove: 12000, HistoryPerTable: 20, RecentBytes: 1, Keys: [][]byte{testKey('k')}}
+	return Options{SegmentBytes: 4000, CompactAbove: 12000, HistoryPerTable: 20, RecentBytes: 1, Keys: testKeys("k")}
 }
 
 // child is the process that is killed: it goes on with the operation after the last one that it finds done.

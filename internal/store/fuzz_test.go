@@ -15,7 +15,7 @@ import (
 // closed in good order, nothing is missing.
 func FuzzOpen(f *testing.F) {
 	plain, sealed := f.TempDir(), f.TempDir()
-	keys := [][]byte{testKey('k')}
+	keys := testKeys("k")
 	want := fuzzStore(f, plain, nil)
 	fuzzStore(f, sealed, keys)
 	f.Add(uint8(0), uint32(100), uint16(1), uint8(1))
@@ -72,7 +72,7 @@ func FuzzOpen(f *testing.F) {
 }
 
 // fuzzStore makes a store with finished segments, compacted ones, a swap and a good end.
-func fuzzStore(f *testing.F, dir string, keys [][]byte) map[string]string {
+func fuzzStore(f *testing.F, dir string, keys func() ([][]byte, error)) map[string]string {
 	s, err := tryStart(dir, Options{SegmentBytes: 4096, CompactAbove: 1 << 30, Keys: keys})
 	if err != nil {
 		f.Fatal(err)

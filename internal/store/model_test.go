@@ -200,6 +200,7 @@ type model struct {
 	rnd     *rand.Rand
 	dir     string
 	opts    Options
+	keys    string
 	store   *running
 	tables  map[string]*modelTable
 	cursors []*modelCursor
@@ -223,7 +224,8 @@ func newModel(t *testing.T, seed uint64) *model {
 
 // newKey makes the next start one with sealing, or with another key.
 func (m *model) newKey() {
-	m.opts.Keys = append([][]byte{testKey(byte(m.rnd.Uint32()))}, m.opts.Keys...)
+	m.keys = string(rune('a'+m.rnd.IntN(26))) + m.keys
+	m.opts.Keys = testKeys(m.keys)
 }
 
 func (m *model) start() {

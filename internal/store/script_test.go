@@ -105,10 +105,7 @@ func (w *world) keys() {
 	}
 	letters := ""
 	w.d.MaybeScanArgs(w.t, "keys", &letters)
-	w.opts.Keys = nil
-	for _, c := range []byte(letters) {
-		w.opts.Keys = append(w.opts.Keys, testKey(c))
-	}
+	w.opts.Keys = testKeys(letters)
 }
 
 // sealed waits until everything is sealed by the newest key, and tells what can't be opened.

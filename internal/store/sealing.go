@@ -147,6 +147,24 @@ func (seg *segment) unknownKey() error { return fmt.Errorf("key %s: %w", seg.key
 // blind reports whether the values of a segment are sealed by a key that is not known.
 func (seg *segment) blind() bool { return seg.key != 0 && seg.box == nil }
 
+func (s *Store) takeKeys() error {
+	if s.opts.Keys == nil {
+		return nil
+	}
+	secrets, err := s.opts.Keys()
+	if err != nil {
+		return err
+	}
+	for _, secret := range secrets {
+		k, err := newMasterKey(secret)
+		if err != nil {
+			return err
+		}
+		s.keys = append(s.keys, k)
+	}
+	return nil
+}
+
 // unlock gives a segment the box for its values, if it needs one and its key is known.
 func (s *Store) unlock(seg *segment) error {
 	for _, k := range s.keys {

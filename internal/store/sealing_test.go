@@ -19,6 +19,16 @@ import (
 // testKey is a key that everybody can guess.
 func testKey(c byte) []byte { return bytes.Repeat([]byte{c}, KeySize) }
 
+// testKeys are such keys, the newest first.
+func testKeys(letters string) func() ([][]byte, error) {
+	return func() (keys [][]byte, err error) {
+		for _, c := range []byte(letters) {
+			keys = append(keys, testKey(c))
+		}
+		return keys, nil
+	}
+}
+
 // waitSealed waits until nothing is in clear or sealed by an older key.
 func waitSealed(t *testing.T, s *Store) {
 	t.Helper()
@@ -71,7 +81,7 @@ func TestRecordsCantBeSwapped(t *testing.T) {
 		"revisions": func(r *record) { r.revision = 3 - r.revision },
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir, opts := t.TempDir(), Options{Keys: [][]byte{testKey('k')}}
+			dir, opts := t.TempDir(), Options{Keys: testKeys("k")}
 			s := start(t, dir, opts)
 			one, two := mustTable(t, s.Store, "one", NoHistory), mustTable(t, s.Store, "two", NoHistory)
 			var b Batch
@@ -146,7 +156,7 @@ func TestForgedValuesDontOpen(t *testing.T) {
 // TestNoNonceTwice: whatever is written, and written again, is sealed with a nonce of its own.
 func TestNoNonceTwice(t *testing.T) {
 	dir := t.TempDir()
-	opts := Options{SegmentBytes: 1024, CompactAbove: 3000, Keys: [][]byte{testKey('k')}}
+	opts := Options{SegmentBytes: 1024, CompactAbove: 3000, Keys: testKeys("k")}
 	seen := map[[nonceSize]byte]location{}
 	var s *running
 	moved := int64(0)
@@ -214,7 +224,7 @@ func TestClearIsOverwritten(t *testing.T) {
 	if !spare || len(files) < 4 {
 		t.Fatalf("not the files that this test is about: %v", names)
 	}
-	s = start(t, dir, Options{SegmentBytes: 4096, Keys: [][]byte{testKey('k')}})
+	s = start(t, dir, Options{SegmentBytes: 4096, Keys: testKeys("k")})
 	waitSealed(t, s.Store)
 	if got := contentsOf(t, mustTable(t, s.Store, "book", NoHistory)); len(got) != len(want) {
 		t.Errorf("%d records, want %d", len(got), len(want))
@@ -233,16 +243,16 @@ func TestClearIsOverwritten(t *testing.T) {
 
 // TestOlderReleasesRefuse: a sealed segment says a format that they don't know; one that is not sealed does not.
 func TestOlderReleasesRefuse(t *testing.T) {
-	for want, keys := range map[uint32][][]byte{1: nil, 2: {testKey('k')}} {
+	for want, keys := range map[uint32]string{1: "", 2: "k"} {
 		dir := t.TempDir()
-		s := start(t, dir, Options{Keys: keys})
+		s := start(t, dir, Options{Keys: testKeys(keys)})
 		put(t, mustTable(t, s.Store, "pods", KeepHistory), "web", 1, "x")
 		data, err := os.ReadFile(filepath.Join(dir, segmentName(1)))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if got := binary.LittleEndian.Uint32(data[8:]); got != want {
-			t.Errorf("with %d keys the format is %d, want %d", len(keys), got, want)
+			t.Errorf("with the keys %q the format is %d, want %d", keys, got, want)
 		}
 	}
 }
@@ -279,13 +289,22 @@ func TestKillWhileSealing(t *testing.T) {
 	}
 }
 
-// A key of the wrong size is refused, before anything is touched.
-func TestKeysHaveTheirSize(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "store")
-	if _, err := Open(dir, Options{Keys: [][]byte{testKey('k'), []byte("short")}}); err == nil || !strings.Contains(err.Error(), "5 bytes") {
-		t.Errorf("got %v", err)
+// What is not right with keys is an error, and one with the directory comes first.
+func TestKeysAreAskedForLast(t *testing.T) {
+	short := func() ([][]byte, error) { return [][]byte{testKey('k'), []byte("short")}, nil }
+	if _, err := Open(t.TempDir(), Options{Keys: short}); err == nil || !strings.Contains(err.Error(), "5 bytes") {
+		t.Errorf("a short key: %v", err)
 	}
-	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the directory was made: %v", err)
+	none := errors.New("no keys today")
+	if _, err := Open(t.TempDir(), Options{Keys: func() ([][]byte, error) { return nil, none }}); !errors.Is(err, none) {
+		t.Errorf("no keys: %v", err)
+	}
+	foreign := t.TempDir()
+	if err := os.WriteFile(filepath.Join(foreign, "photo.jpg"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	asked := false
+	if _, err := Open(foreign, Options{Keys: func() ([][]byte, error) { asked = true; return nil, none }}); !errors.Is(err, ErrForeign) || asked {
+		t.Errorf("a foreign directory: %v, asked for keys: %t", err, asked)
 	}
 }

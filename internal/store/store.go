@@ -29,10 +29,11 @@ type Options struct {
 	Gather      time.Duration
 	RecentBytes int64 // newest commits kept in memory for cursors; default 1 MiB
 
-	// Keys seal the values: each of KeySize bytes, the newest first. What is written is sealed by the newest; what is in
-	// clear or sealed by an older one is written again at once, so that older ones are soon not needed any more (see
-	// Stats.Stale). Names of tables and keys, metas and revisions stay in clear. Without keys nothing is sealed.
-	Keys [][]byte
+	// Keys gives the keys that seal the values: each of KeySize bytes, the newest first. Open asks for them once it knows
+	// that the directory is a store, or may become one, and this process's alone. What is written is sealed by the newest;
+	// what is in clear or sealed by an older one is written again at once, so that older ones are soon not needed any more
+	// (see Stats.Stale). Names of tables and keys, metas and revisions stay in clear. Without keys nothing is sealed.
+	Keys func() ([][]byte, error)
 
 	// Synced, when set, is called by the committer after every write+fdatasync. It must not block.
 	Synced func(Sync)
@@ -121,13 +122,6 @@ func Open(dir string, opts Options) (*Store, error) {
 	}
 	s.log = s.opts.Logger
 	s.recent.limit = s.opts.RecentBytes
-	for _, secret := range s.opts.Keys {
-		k, err := newMasterKey(secret)
-		if err != nil {
-			return nil, fmt.Errorf("open store %s: %w", dir, err)
-		}
-		s.keys = append(s.keys, k)
-	}
 	if err := s.open(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open store %s: %w", dir, err), s.release())
 	}
@@ -136,6 +130,9 @@ func Open(dir string, opts Options) (*Store, error) {
 
 func (s *Store) open() error {
 	if err := s.enterDir(); err != nil {
+		return err
+	}
+	if err := s.takeKeys(); err != nil {
 		return err
 	}
 	return s.recover()
