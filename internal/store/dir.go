@@ -77,6 +77,9 @@ func (s *Store) survey() ([]uint32, error) {
 	var ids []uint32
 	for _, e := range entries {
 		id, isSegment := parseSegmentName(e.Name())
+		if err := checkFile(e); err != nil {
+			return nil, err
+		}
 		switch {
 		case e.Name() == "lost+found" && e.IsDir(): // of a file system of its own
 		case !e.Type().IsRegular():
@@ -89,6 +92,26 @@ func (s *Store) survey() ([]uint32, error) {
 		}
 	}
 	return ids, s.checkFormat(ids)
+}
+
+// checkFile refuses a file that somebody else can change.
+func checkFile(e fs.DirEntry) error {
+	info, err := e.Info()
+	if err != nil {
+		return err
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && info.Mode().IsRegular() && int(st.Uid) != os.Geteuid() {
+		return fmt.Errorf("%s belongs to user %d, not to %d: %w", e.Name(), st.Uid, os.Geteuid(), ErrForeign)
+	}
+	return nil
+}
+
+// names is how many names a file has: to write to one with several is to write elsewhere, too.
+func names(info fs.FileInfo) int {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return int(st.Nlink)
+	}
+	return 1
 }
 
 // checkFormat fails if a segment is of a newer format, or if there are segments and none looks like one.

@@ -45,6 +45,12 @@ func TestOpenRefuses(t *testing.T) {
 		{"a foreign file", func(dir string) error { return os.WriteFile(filepath.Join(dir, "db.bolt"), nil, 0o600) }, ErrForeign, "it has a file db.bolt"},
 		{"a foreign directory", func(dir string) error { return os.Mkdir(filepath.Join(dir, "pods"), 0o700) }, ErrForeign, "pods is not a regular file"},
 		{"a symlink", func(dir string) error { return os.Symlink("/etc/passwd", filepath.Join(dir, segmentName(1))) }, ErrForeign, "is not a regular file"},
+		{"a symlink for the spare file", func(dir string) error { return os.Symlink("/etc/passwd", filepath.Join(dir, spareName)) }, ErrForeign, "is not a regular file"},
+		{"a symlink for the lock", func(dir string) error { return os.Symlink("/etc/passwd", filepath.Join(dir, lockName)) }, ErrForeign, "is not a regular file"},
+		{"another user's file", func(dir string) error {
+			name := filepath.Join(dir, spareName)
+			return errors.Join(os.WriteFile(name, nil, 0o600), os.Chown(name, 12345, 12345))
+		}, ErrForeign, "spare belongs to user 12345"},
 		{"a segment's name, other contents", func(dir string) error {
 			return os.WriteFile(filepath.Join(dir, segmentName(1)), []byte(strings.Repeat("not a log", 100)), 0o600)
 		}, ErrForeign, "not its contents"},
@@ -213,5 +219,28 @@ func TestChanged(t *testing.T) {
 	c = table.Changed()
 	if err := s.Drop(t.Context(), "pods"); err != nil || !closed(c) || !closed(table.Changed()) {
 		t.Errorf("not closed by a drop (%v)", err)
+	}
+}
+
+// A file that has another name somewhere is not written to, whatever it is called here.
+func TestHardLinkIsNotWritten(t *testing.T) {
+	for _, keys := range []string{"", "k"} {
+		dir := filepath.Join(t.TempDir(), "store")
+		victim := filepath.Join(filepath.Dir(dir), "victim")
+		err := errors.Join(os.Mkdir(dir, 0o700), os.WriteFile(victim, []byte("precious"), 0o600), os.Link(victim, filepath.Join(dir, spareName)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := start(t, dir, Options{SegmentBytes: 4096, Keys: testKeys(keys)})
+		table := mustTable(t, s.Store, "pods", KeepHistory)
+		for i := range 20 {
+			put(t, table, "web", uint64(i+1), strings.Repeat("x", 500))
+		}
+		if err := s.stop(); err != nil {
+			t.Fatal(err)
+		}
+		if data, err := os.ReadFile(victim); err != nil || string(data) != "precious" {
+			t.Errorf("the file reads %q, %v", data, err)
+		}
 	}
 }

@@ -220,7 +220,8 @@ func (s *Store) readNewest(r *replay, f *found) {
 	w.next = segmentHeader{id: f.id + 1, prevEnd: uint32(tail)}
 }
 
-// findSpare keeps the spare file for the next segment, unless what it held as another one is in clear and must not be.
+// findSpare keeps the spare file for the next segment, unless what it held as another one is in clear and must not be, or
+// it has another name as well.
 func (s *Store) findSpare() error {
 	f, err := s.root.OpenFile(spareName, os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -230,13 +231,20 @@ func (s *Store) findSpare() error {
 		return err
 	}
 	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if names(info) > 1 {
+		return s.root.Remove(spareName)
+	}
 	head := make([]byte, segmentHeaderSize)
 	n, _ := f.ReadAt(head, 0)
 	if h, err := decodeSegmentHeader(head[:n]); s.sealingKey() == nil || err == nil && h.key != 0 {
 		s.spare = true
 		return nil
 	}
-	if err := overwrite(f); err != nil {
+	if err := overwrite(f, info.Size()); err != nil {
 		return err
 	}
 	return s.root.Remove(spareName)

@@ -32,21 +32,19 @@ type segment struct {
 
 // close lets go of a file that nobody reads any more.
 func (seg *segment) close() {
-	if seg.wipe {
-		_ = overwrite(seg.file) // a good turn: what it was good for is done
+	if info, err := seg.file.Stat(); seg.wipe && err == nil && names(info) == 0 { // else it is somebody's copy
+		_ = overwrite(seg.file, info.Size()) // if it fails it is gone all the same
 	}
 	seg.file.Close()
 }
 
 // overwrite fills a file with zeros, so that its blocks, which are anybody's next, don't have its content. File systems
 // that write elsewhere, and flash, keep it all the same.
-func overwrite(f *os.File) error {
-	info, err := f.Stat()
-	for off := int64(0); err == nil && off < info.Size(); off += zeroBytes {
-		_, err = f.WriteAt(zeros[:min(zeroBytes, info.Size()-off)], off)
-	}
-	if err != nil {
-		return err
+func overwrite(f *os.File, size int64) error {
+	for off := int64(0); off < size; off += zeroBytes {
+		if _, err := f.WriteAt(zeros[:min(zeroBytes, size-off)], off); err != nil {
+			return err
+		}
 	}
 	return fdatasync(f)
 }
