@@ -28,11 +28,16 @@ type stream struct {
 
 func (n *node) follow(t *testing.T, path string) *stream {
 	t.Helper()
+	return n.followAs(t, n.site.tokens[administrator], path)
+}
+
+func (n *node) followAs(t *testing.T, token, path string) *stream {
+	t.Helper()
 	at := n.endpoint()
 	ctx, cancel := context.WithCancel(context.Background())
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, at.url+path, http.NoBody)
 	must(t, err)
-	r.Header.Set("Authorization", "Bearer "+n.site.tokens[administrator])
+	r.Header.Set("Authorization", "Bearer "+token)
 	resp, err := at.http.Do(r)
 	must(t, err)
 	t.Cleanup(func() {
