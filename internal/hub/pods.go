@@ -1,7 +1,6 @@
 package hub
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -149,5 +148,5 @@ func (p *pods) wanted() (names credential.Names, known bool) {
 }
 
 func sameNames(a, b credential.Names) bool {
-	return slices.Equal(a.DNS, b.DNS) && slices.EqualFunc(a.IPs, b.IPs, func(x, y net.IP) bool { return bytes.Equal(x.To16(), y.To16()) })
+	return slices.Equal(a.DNS, b.DNS) && slices.EqualFunc(a.IPs, b.IPs, net.IP.Equal)
 }

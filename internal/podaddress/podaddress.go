@@ -149,7 +149,7 @@ func subscribe() (changed <-chan struct{}, stop func(), err error) {
 	}
 	if err := netlink.AddrSubscribe(addresses, done); err != nil {
 		close(done)
-		for range links { //nolint:revive // until its sender has ended
+		for range links { // until its sender has ended
 		}
 		return nil, func() {}, fmt.Errorf("subscribe to addresses: %w", err)
 	}

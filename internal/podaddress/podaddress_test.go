@@ -133,9 +133,9 @@ var (
 const port = 10268
 
 // up runs the address, and a server there that greets who gets in.
-func up(t *testing.T) (a *Address, stop func()) {
+func up(t *testing.T) (*Address, func()) {
 	t.Helper()
-	a = &Address{Name: "yurthub-dummy0", IPs: []netip.Addr{ipv4, ipv6}, Logger: slog.New(slog.NewTextHandler(t.Output(), nil))}
+	a := &Address{Name: "yurthub-dummy0", IPs: []netip.Addr{ipv4, ipv6}, Logger: slog.New(slog.NewTextHandler(t.Output(), nil))}
 	ctx, cancel := context.WithCancel(t.Context())
 	var listeners []net.Listener
 	served := make(chan struct{})

@@ -20,6 +20,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"yurt/internal/credential"
+	"yurt/internal/filter"
 	"yurt/internal/overlay"
 	"yurt/internal/request"
 	"yurt/internal/store"
@@ -44,6 +45,7 @@ type watcher struct {
 	*client
 	name       string
 	collection *Collection
+	filters    *filter.Chain
 	version    uint64
 }
 
@@ -217,8 +219,10 @@ func (d *dark) write(name, ip string, ready bool) {
 	d.must(err)
 }
 
-func (d *dark) watch(name string, c *Collection) *watcher {
-	w := &watcher{client: &client{header: http.Header{}}, name: name, collection: c}
+func (d *dark) watch(name string, c *Collection) *watcher { return d.watchThrough(name, c, nil) }
+
+func (d *dark) watchThrough(name string, c *Collection, filters *filter.Chain) *watcher {
+	w := &watcher{client: &client{header: http.Header{}}, name: name, collection: c, filters: filters}
 	d.clients = append(d.clients, w)
 	d.resume(w, request.Options{AllowWatchBookmarks: true, SendInitialEvents: ptr.To(true)})
 	return w
@@ -229,7 +233,7 @@ func (d *dark) resume(w *watcher, o request.Options) {
 	w.cancel, w.done = cancel, make(chan struct{})
 	go func() {
 		defer close(w.done)
-		w.err = w.collection.Watch(ctx, w, o, nil)
+		w.err = w.collection.Watch(ctx, w, o, w.filters)
 	}()
 }
 

@@ -262,10 +262,13 @@ func (s *stream) follow(ctx context.Context) error {
 			if e.Revision <= s.after {
 				continue
 			}
-			if err := s.change(e); err != nil {
+			told, err := s.change(e)
+			if err != nil {
 				return err
 			}
-			s.sent = e.Revision
+			if told {
+				s.sent = e.Revision
+			}
 		}
 		if len(events) == eventsAtOnce {
 			continue
@@ -326,7 +329,7 @@ func (s *stream) showAgain() (any bool, err error) {
 			continue
 		}
 		any = true
-		if err := s.send(wire.Modified, key, s.c.lens.show(s.m.Encoding, key, record.Value)); err != nil {
+		if _, err := s.send(wire.Modified, key, s.c.lens.show(s.m.Encoding, key, record.Value)); err != nil {
 			return any, err
 		}
 	}
@@ -350,14 +353,14 @@ func (s *stream) lost(err error) error {
 // change sends an event of the history. One that a relist has found shows a
 // deleted object as it was known last, at the version of its deletion: a
 // client takes the version from which it resumes from every event.
-func (s *stream) change(e store.Event) error {
+func (s *stream) change(e store.Event) (told bool, err error) {
 	if e.Type != store.Deleted {
 		return s.send(wire.EventType(e.Type), e.Key, s.c.lens.show(s.m.Encoding, e.Key, e.Value))
 	}
 	s.c.lens.compare(s.m.Encoding, e.Key)
 	item, err := wire.ParseItem(s.m.Encoding, e.Value)
 	if err != nil {
-		return fmt.Errorf("read %s: %w", e.Key, err)
+		return false, fmt.Errorf("read %s: %w", e.Key, err)
 	}
 	version := strconv.FormatUint(e.Revision, 10)
 	if item.ResourceVersion == version {
@@ -365,18 +368,19 @@ func (s *stream) change(e store.Event) error {
 	}
 	value, err := wire.AppendItemAt(nil, s.m.Encoding, e.Value, version)
 	if err != nil {
-		return fmt.Errorf("read %s: %w", e.Key, err)
+		return false, fmt.Errorf("read %s: %w", e.Key, err)
 	}
 	return s.send(wire.Deleted, e.Key, value)
 }
 
-// send sends an event as the client sees it, if it sees anything of it.
-func (s *stream) send(typ wire.EventType, key string, item []byte) error {
+// send sends an event as the client sees it, and tells whether it sees anything of
+// it.
+func (s *stream) send(typ wire.EventType, key string, item []byte) (told bool, err error) {
 	typ, item = s.filtered.eventOf(typ, s.m.Encoding, key, item)
 	if item == nil {
-		return nil
+		return false, nil
 	}
-	return s.event(typ, item)
+	return true, s.event(typ, item)
 }
 
 const flushAt = 32 << 10
