@@ -453,6 +453,9 @@ func kindOf(path string) string {
 // item is an object in item form. Every kind has the shape of a ConfigMap.
 func (o object) item(enc wire.Encoding) []byte {
 	m := corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: o.name(), UID: types.UID(o.uid), ResourceVersion: strconv.FormatUint(o.revision, 10)}, Data: map[string]string{"v": o.value}}
+	if o.name() == "kube-root-ca.crt" {
+		m.Data = map[string]string{"ca.crt": o.value}
+	}
 	if _, rest, ok := strings.Cut(o.path, "/namespaces/"); ok {
 		m.Namespace, _, _ = strings.Cut(rest, "/")
 	}
