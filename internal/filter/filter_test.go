@@ -150,8 +150,8 @@ func configMap(name, ca string) *corev1.ConfigMap {
 	return &corev1.ConfigMap{ObjectMeta: meta("shop", name), Data: map[string]string{"a": "b", "ca.crt": ca, "z": "\u00e9"}}
 }
 
-// TestFilters has objects and how they are shown. Both encodings come out the same.
-func TestFilters(t *testing.T) {
+// TestFiltersChangeWhatTheyName has objects and how they are shown. Both encodings come out the same.
+func TestFiltersChangeWhatTheyName(t *testing.T) {
 	services, pods, configMaps, eps := core("services"), core("pods"), core("configmaps"), core("endpoints")
 	slices := request.Resource{Group: "discovery.k8s.io", Version: "v1", Resource: "endpointslices"}
 	for _, tc := range []struct {

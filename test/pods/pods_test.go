@@ -6,8 +6,11 @@ package pods
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"strconv"
 	"strings"
@@ -21,8 +24,10 @@ import (
 	"k8s.io/utils/ptr"
 
 	"yurt/internal/adminapi"
+	"yurt/internal/credential"
 	"yurt/internal/playground/cluster"
 	"yurt/internal/playground/clustertest"
+	"yurt/internal/playground/component"
 	"yurt/internal/playground/scenario"
 )
 
@@ -47,6 +52,7 @@ func TestPodsUseTheHub(t *testing.T) {
 	ways := []string{"env", byName, s.byAddress}
 	begun := time.Now()
 	s.await(t, "all ways lead to the API", begun, "1", append(ways, "watch")...)
+	s.checkTokensOnly(t)
 	begun = time.Now()
 	s.greet(t, "2")
 	s.await(t, "a change is seen", begun, "2", append(ways, "watch")...)
@@ -112,6 +118,35 @@ func up(t *testing.T) *site {
 	}, metav1.CreateOptions{})
 	must(t, err)
 	return s
+}
+
+// checkTokensOnly: on the pods' address there is nothing to be had without a token,
+// not even with the kubelet's certificate and by root.
+func (s *site) checkTokensOnly(t *testing.T) {
+	t.Helper()
+	certificate, err := tls.LoadX509KeyPair(s.edge.Path(component.KubeletCert), s.edge.Path(component.KubeletCert))
+	must(t, err)
+	ca, err := os.ReadFile(s.edge.Path(component.YurtHubRoot + "/pki/" + credential.PodAuthorityFile))
+	must(t, err)
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca)
+	for what, shown := range map[string][]tls.Certificate{"nothing": nil, "the kubelet's certificate": {certificate}} {
+		client := s.edge.HTTP()
+		transport, ok := client.Transport.(*http.Transport)
+		if !ok {
+			t.Fatalf("a client with a %T", client.Transport)
+		}
+		transport.TLSClientConfig = &tls.Config{RootCAs: roots, Certificates: shown}
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://169.254.2.1:10268/api/v1/nodes/edge", http.NoBody)
+		must(t, err)
+		resp, err := client.Do(req)
+		must(t, err)
+		must(t, resp.Body.Close())
+		if resp.StatusCode != http.StatusUnauthorized {
+			t.Errorf("with %s: %s", what, resp.Status)
+		}
+		client.CloseIdleConnections()
+	}
 }
 
 func newGreeting(text string) *corev1.ConfigMap {
