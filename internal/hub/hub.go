@@ -130,6 +130,7 @@ func (h *Hub) secureListener() error {
 	if err != nil {
 		return err
 	}
+	h.secure.keep = h.ownCertificate
 	h.secure.tls = &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		NextProtos: []string{"h2", "http/1.1"},
@@ -146,6 +147,12 @@ func (h *Hub) secureListener() error {
 		},
 	}
 	return nil
+}
+
+// ownCertificate tells whether a client has shown this node's certificate, which
+// the handshake has verified.
+func (h *Hub) ownCertificate(state tls.ConnectionState) bool {
+	return len(state.PeerCertificates) > 0 && state.PeerCertificates[0].Subject.CommonName == "system:node:"+h.node
 }
 
 func (h *Hub) storeDir() string { return filepath.Join(h.cfg.RootDir, "store") }
@@ -194,15 +201,15 @@ func (h *Hub) assemble() error {
 		Logger:        h.log,
 		Metrics:       h.metrics,
 	}
-	h.secure.handler = served.At(identity.Host)
+	h.secure.handler = guarded(served.At(identity.Host))
 	if h.plain != nil {
-		h.plain.handler = served.At(identity.Plain)
+		h.plain.handler = forPrograms(guarded(served.At(identity.Plain)))
 	}
 	if h.pods != nil {
-		h.pods.handler = served.At(identity.Pods)
+		h.pods.handler = guarded(served.At(identity.Pods))
 	}
 	registerMetrics(registry, h)
-	h.admin.handler = admin.Handler(h.Status, h.ready, registry)
+	h.admin.handler = forPrograms(admin.Handler(h.Status, h.ready, registry))
 	return nil
 }
 

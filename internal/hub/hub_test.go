@@ -47,11 +47,42 @@ type site struct {
 	dir string
 	api *httptest.Server
 	ca  authority
+
+	mu   sync.Mutex
+	asks []string
+}
+
+// seen returns what the API server was asked since the last call, but for the
+// hub's own questions: method, target, and the token if there was one.
+func (s *site) seen() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	asks := s.asks
+	s.asks = nil
+	return asks
+}
+
+func (s *site) serve(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path != "/readyz" && !strings.HasSuffix(r.URL.Path, "reviews") {
+		ask := r.Method + " " + r.RequestURI
+		if token := credential.BearerToken(r.Header.Get("Authorization")); token != "" {
+			ask += " token " + token
+		}
+		for name := range r.Header {
+			if strings.HasPrefix(name, "X-Remote-") || strings.HasPrefix(name, "Sec-Websocket-") {
+				ask += " with " + name
+			}
+		}
+		s.mu.Lock()
+		s.asks = append(s.asks, ask)
+		s.mu.Unlock()
+	}
+	serveAPI(w, r)
 }
 
 func newSite(t *testing.T) *site {
 	s := &site{t: t, dir: t.TempDir(), ca: newAuthority(t)}
-	s.api = httptest.NewUnstartedServer(http.HandlerFunc(serveAPI))
+	s.api = httptest.NewUnstartedServer(http.HandlerFunc(s.serve))
 	s.api.EnableHTTP2 = true
 	s.api.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
 	s.api.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
@@ -307,7 +338,7 @@ func TestRestart(t *testing.T) {
 	conn, err := net.Dial("tcp", h.plain.Addr().String())
 	s.must(err)
 	defer conn.Close()
-	fmt.Fprint(conn, "GET /api/v1/namespaces/shop/pods/p/exec HTTP/1.1\r\nHost: hub\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+	fmt.Fprint(conn, "GET /api/v1/namespaces/shop/pods/p/exec HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
 	upgraded, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	s.must(err)
 	defer upgraded.Body.Close()

@@ -21,19 +21,41 @@ const (
 	// stopGrace is how long answers that are being written have to be completed
 	// when the hub stops.
 	stopGrace = time.Second
+
+	// headerPatience is how long a client has for a request's header, or for its
+	// TLS handshake.
+	headerPatience = 10 * time.Second
+	maxHeader      = 64 << 10
+
+	// stalledAfter is how long a client may take nothing of what is written to it
+	// over HTTP/2, before its connection ends.
+	stalledAfter = time.Minute
+
+	// What one connection may make the hub hold for bodies that nobody has read
+	// yet, and the longest frame.
+	connectionBuffer = 256 << 10
+	streamBuffer     = 128 << 10
+	maxFrame         = 32 << 10
 )
 
 type listener struct {
 	net.Listener
 	tls     *tls.Config // nil: plain
 	handler http.Handler
+	keep    func(tls.ConnectionState) bool // connections that no other client's close; nil: none
 }
 
-func (l listener) withTLS() net.Listener {
-	if l.tls == nil {
-		return l.Listener
+// bounded is the listener with a bound on its connections.
+func (l listener) bounded() (*connections, net.Listener) {
+	keep := l.keep
+	if keep == nil {
+		keep = func(tls.ConnectionState) bool { return false }
 	}
-	return tls.NewListener(l.Listener, l.tls)
+	bounded := newConnections(l.Listener, keep)
+	if l.tls == nil {
+		return bounded, bounded
+	}
+	return bounded, tls.NewListener(bounded, l.tls)
 }
 
 // serve answers on l until ctx ends, and returns when the last handler has.
@@ -42,14 +64,25 @@ func serve(ctx context.Context, l listener, log *slog.Logger) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	handlers := &counted{handler: l.handler}
+	bounded, accepted := l.bounded()
 	server := &http.Server{
 		Handler:           handlers,
-		ReadHeaderTimeout: 10 * time.Second,
+		ReadHeaderTimeout: headerPatience,
 		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    64 << 10,
+		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
-		BaseContext:       func(net.Listener) context.Context { return ctx },
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams:          maxStreams,
+			MaxReadFrameSize:              maxFrame,
+			MaxReceiveBufferPerConnection: connectionBuffer,
+			MaxReceiveBufferPerStream:     streamBuffer,
+			WriteByteTimeout:              stalledAfter,
+		},
+		BaseContext: func(net.Listener) context.Context { return ctx },
+		ConnState:   bounded.changed,
+		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
+			return context.WithValue(ctx, connectionKey{}, connectionOf(conn))
+		},
 	}
 	closed := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {
@@ -61,7 +94,7 @@ func serve(ctx context.Context, l listener, log *slog.Logger) error {
 		}
 		closed <- nil
 	})
-	err := server.Serve(l.withTLS())
+	err := server.Serve(accepted)
 	if stop() {
 		cancel()
 		err = errors.Join(fmt.Errorf("serve %s: %w", l.Addr(), err), server.Close())
@@ -87,6 +120,9 @@ func (c *counted) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 	defer c.running.Done()
+	if connection, ok := r.Context().Value(connectionKey{}).(*connection); ok {
+		w = judged{w, connection}
+	}
 	c.handler.ServeHTTP(w, r)
 }
 
