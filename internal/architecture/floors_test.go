@@ -61,6 +61,7 @@ func floors() []place {
 		{"internal/upstream", hub, 2, "the pool of API servers; it alone decides which one is asked"},
 
 		// Floor 3: one path of a request each.
+		{"internal/condition", hub, 3, "how the hub stands, as a condition of the node"},
 		{"internal/forward", hub, 3, "passes a request to an API server"},
 		{"internal/offline", hub, 3, "what a write gets while the cloud is away"},
 		{"internal/replica", hub, 3, "keeps a local copy of one list+watch and serves it"},

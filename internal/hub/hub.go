@@ -250,6 +250,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	g.Go(func() error { return h.replicas.Run(ctx) })
 	g.Go(func() error { return h.journal.Run(ctx) })
 	g.Go(func() error { return h.grants.Run(ctx) })
+	g.Go(func() error { return h.condition().Run(ctx) })
 	if h.overlay != nil {
 		g.Go(func() error { return h.runOverlay(ctx) })
 	}

@@ -20,6 +20,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -390,7 +391,8 @@ func TestAdmin(t *testing.T) {
 		t.Errorf("servers: %+v", servers)
 	}
 	for side, rows := range map[string][]adminapi.Traffic{"clients": status.Clients, "upstream": status.Upstream} {
-		if len(rows) != 1 || rows[0].Client != "node" || rows[0].Resource != "configmaps" || rows[0].Sent+rows[0].Received < 100 {
+		at := slices.IndexFunc(rows, func(r adminapi.Traffic) bool { return r.Client == "node" && r.Resource == "configmaps" })
+		if at < 0 || rows[at].Sent+rows[at].Received < 100 {
 			t.Errorf("traffic of %s: %+v", side, rows)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"slices"
@@ -250,4 +251,39 @@ func TestRotationDropsNothing(t *testing.T) {
 	if got := failed.Load(); got != nil {
 		t.Errorf("a request failed: %s", *got)
 	}
+}
+
+// TestClockThatIsWrongIsSaid: in the node's condition, as soon as an API server
+// has said what time it is.
+func TestClockThatIsWrongIsSaid(t *testing.T) {
+	s := newSite(t)
+	said := make(chan string, 1)
+	next := s.api.Config.Handler
+	s.api.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Date", time.Now().Add(time.Hour).UTC().Format(http.TimeFormat))
+		if r.Method != http.MethodPatch || r.URL.Path != "/api/v1/nodes/edge/status" {
+			next.ServeHTTP(w, r)
+			return
+		}
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprint(w, `{}`)
+		select {
+		case said <- string(body):
+		default:
+		}
+	})
+	h, stop := s.run()
+	defer stop()
+	select {
+	case first := <-said:
+		expect(t, "before the time is known", first, `"reason":"YurtHubServes"`)
+	case <-time.After(time.Minute):
+		t.Fatal("the node's condition is not written")
+	}
+	h.await(t, "the clock is known to be wrong", func() bool { return h.problem() != nil })
+	expect(t, "the problem", h.problem().Message, "behind the API server's")
 }

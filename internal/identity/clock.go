@@ -22,6 +22,7 @@ type Clock struct {
 	floor time.Time // the last word of an API server
 	heard time.Time // when it was heard, by this process's monotonic clock
 	kept  time.Time // the floor that is stored
+	skew  time.Duration
 }
 
 const (
@@ -53,15 +54,24 @@ func (c *Clock) Now() time.Time {
 	return now.Round(0)
 }
 
-// note takes the time from an API server's answer, and returns when it is
-// durable if it is worth being stored.
-func (c *Clock) note(ctx context.Context, resp *http.Response) error {
+// Skew is by how much the node's clock is ahead of what an API server has said
+// last, or, if negative, behind.
+func (c *Clock) Skew() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.skew
+}
+
+// Note takes the time from an API server's answer, and returns when it is durable
+// if it is worth being stored.
+func (c *Clock) Note(ctx context.Context, resp *http.Response) error {
 	said, err := http.ParseTime(resp.Header.Get("Date"))
 	if err != nil {
 		return nil // none, or not one of HTTP's forms: it proves nothing
 	}
 	c.mu.Lock()
 	now := time.Now()
+	c.skew = now.Round(0).Sub(said)
 	if said.After(c.floor.Add(now.Sub(c.heard))) {
 		c.floor, c.heard = said, now
 	}

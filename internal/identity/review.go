@@ -152,7 +152,7 @@ func (r *Reviewer) ask(ctx context.Context, path string, review, answer any, pat
 	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(answer); err != nil {
 		return err
 	}
-	if err := r.Clock.note(context.WithoutCancel(ctx), resp); err != nil {
+	if err := r.Clock.Note(context.WithoutCancel(ctx), resp); err != nil {
 		r.Logger.Warn("a clock that is set back may revive tokens that have expired", "error", err)
 	}
 	return nil
