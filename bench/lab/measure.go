@@ -18,7 +18,7 @@ func (b *bench) measure(ctx context.Context) error {
 	if err := b.step(ctx, 15, "", b.sizes); err != nil {
 		return err
 	}
-	if b.wants(2, 3, 4, 5, 13, 16) {
+	if b.wants(1, 2, 3, 4, 5, 13, 16) {
 		if err := b.measureCanned(ctx); err != nil {
 			return err
 		}
@@ -51,6 +51,7 @@ func (b *bench) measureCanned(ctx context.Context) error {
 	}
 	emit := cannedSource(s)
 	err = errors.Join(
+		b.step(ctx, 1, s.upstream, func(ctx context.Context) error { return b.gets(ctx, s, targets) }),
 		b.step(ctx, 5, s.upstream, func(ctx context.Context) error { return b.latencies(ctx, s, targets, emit) }),
 		b.step(ctx, 2, s.upstream, func(ctx context.Context) error { return b.lists(ctx, s, targets, "protobuf", "JSON") }),
 		b.step(ctx, 3, s.upstream, func(ctx context.Context) error { return b.watchLists(ctx, s, targets) }),

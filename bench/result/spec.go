@@ -60,11 +60,13 @@ func Rows() map[int]string {
 func Specs() []Spec {
 	var all []Spec
 	add := func(s ...Spec) { all = append(all, s...) }
-	for _, clients := range []int{1, 8} {
-		who := clientsName(clients)
-		add(Spec{Row: 1, Name: who + ", p50", Upstream: API, Unit: "µs", Ratio: 1.25},
-			Spec{Row: 1, Name: who + ", p99", Upstream: API, Unit: "µs", Ratio: 1.5},
-			Spec{Row: 1, Name: who + ", CPU per request", Upstream: API, Unit: "µs", Value: 80})
+	for _, upstream := range []string{API, Canned} {
+		for _, clients := range []int{1, 8} {
+			who := clientsName(clients)
+			add(Spec{Row: 1, Name: who + ", p50", Upstream: upstream, Unit: "µs", Ratio: onlyIf(upstream == API, 1.25)},
+				Spec{Row: 1, Name: who + ", p99", Upstream: upstream, Unit: "µs", Ratio: onlyIf(upstream == API, 1.5)},
+				Spec{Row: 1, Name: who + ", CPU per request", Upstream: upstream, Unit: "µs", Value: 80})
+		}
 	}
 	for _, upstream := range []string{API, Canned} {
 		for _, encoding := range []string{"protobuf", "JSON"} {

@@ -19,6 +19,7 @@ import (
 	"net/http/httputil"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -91,7 +92,26 @@ type Exchange struct {
 type Proxy struct {
 	Upstream Upstream
 	Logger   *slog.Logger
+
+	buffers buffers
 }
+
+// buffers are those that bodies are copied through. Without them each request
+// would leave 32 KiB for the garbage collector, more than all else together.
+type buffers struct{ pool sync.Pool }
+
+const bufferSize = 32 << 10
+
+// Get is called by httputil.ReverseProxy.
+func (b *buffers) Get() []byte {
+	if buf, ok := b.pool.Get().(*[bufferSize]byte); ok {
+		return buf[:]
+	}
+	return make([]byte, bufferSize)
+}
+
+// Put is called by httputil.ReverseProxy with what Get returned.
+func (b *buffers) Put(buf []byte) { b.pool.Put((*[bufferSize]byte)(buf)) }
 
 // Serve passes r on and its answer back to w. It panics with
 // http.ErrAbortHandler, which breaks the connection, if the answer breaks off in
@@ -117,6 +137,7 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, x Exchange) {
 		Rewrite:       func(out *httputil.ProxyRequest) { prepare(out, x) },
 		Transport:     roundTripper(func(out *http.Request) (*http.Response, error) { return p.Upstream.RoundTrip(out, x.Credential) }),
 		FlushInterval: -1,
+		BufferPool:    &p.buffers,
 		ErrorLog:      slog.NewLogLogger(p.Logger.Handler(), slog.LevelDebug),
 		ModifyResponse: func(resp *http.Response) error {
 			answer, err := x.examine(resp)
@@ -266,7 +287,10 @@ func readWhole(resp *http.Response, most int64) (body []byte, whole bool, err er
 		return nil, false, nil
 	}
 	original := resp.Body
-	body, err = io.ReadAll(io.LimitReader(original, most+1))
+	// Room for all of a common answer at once, and for the read that finds the end.
+	buffer := bytes.NewBuffer(make([]byte, 0, min(max(resp.ContentLength, 0), 64<<10)+bytes.MinRead))
+	_, err = buffer.ReadFrom(io.LimitReader(original, most+1))
+	body = buffer.Bytes()
 	if err != nil {
 		return nil, false, fmt.Errorf("read answer: %w", err)
 	}
