@@ -62,14 +62,14 @@ type Publisher struct {
 // Run publishes until ctx ends.
 func (p *Publisher) Run(ctx context.Context) error {
 	for {
-		if err := p.Upstream.WaitUp(ctx); err != nil {
-			return nil
+		if p.Upstream.WaitUp(ctx) != nil {
+			return nil //nolint:nilerr // it ends with ctx
 		}
 		if next, due := p.next(time.Now()); due {
 			p.publish(ctx, next)
 		}
-		if err := backoff.Sleep(ctx, interval); err != nil {
-			return nil
+		if backoff.Sleep(ctx, interval) != nil {
+			return nil //nolint:nilerr // as above
 		}
 	}
 }

@@ -67,7 +67,7 @@ func (c *Clock) Skew() time.Duration {
 func (c *Clock) Note(ctx context.Context, resp *http.Response) error {
 	said, err := http.ParseTime(resp.Header.Get("Date"))
 	if err != nil {
-		return nil // none, or not one of HTTP's forms: it proves nothing
+		return nil //nolint:nilerr // none, or not one of HTTP's forms: it proves nothing
 	}
 	c.mu.Lock()
 	now := time.Now()
