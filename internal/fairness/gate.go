@@ -71,7 +71,7 @@ type Request struct {
 // Reason says which limit a request is beyond.
 type Reason string
 
-// The reasons of a Refusal.
+// The reasons of a RefusalError.
 const (
 	TooFast        Reason = "rate"
 	TooManyStreams Reason = "streams"
@@ -79,13 +79,13 @@ const (
 	NoSeat         Reason = "seats"
 )
 
-// Refusal is the error of a request that is beyond a limit.
-type Refusal struct {
+// RefusalError is that of a request that is beyond a limit.
+type RefusalError struct {
 	Reason     Reason
 	RetryAfter time.Duration
 }
 
-func (r *Refusal) Error() string {
+func (r *RefusalError) Error() string {
 	return fmt.Sprintf("too many requests (%s): try again in %s", r.Reason, r.RetryAfter)
 }
 
@@ -125,7 +125,7 @@ func NewGate(l Limits) *Gate {
 }
 
 // Enter returns when the request may be answered; its Turn must be ended. The
-// error is a *Refusal, or the context's.
+// error is a *RefusalError, or the context's.
 func (g *Gate) Enter(ctx context.Context, r Request) (*Turn, error) {
 	g.mu.Lock()
 	c := g.client(r.Client)
@@ -134,16 +134,16 @@ func (g *Gate) Enter(ctx context.Context, r Request) (*Turn, error) {
 		t.width = g.width(c, r.Body)
 	}
 	if r.Stream && !g.mayStream(c) {
-		return nil, g.refuse(ctx, c, &Refusal{TooManyStreams, time.Second})
+		return nil, g.refuse(ctx, c, &RefusalError{TooManyStreams, time.Second})
 	}
 	delay := c.purse.delay(time.Now(), g.limits)
 	switch {
 	case c.Node:
 		delay = 0
 	case delay > g.limits.Patience:
-		return nil, g.refuse(ctx, c, &Refusal{TooFast, delay.Round(time.Second)})
+		return nil, g.refuse(ctx, c, &RefusalError{TooFast, delay.Round(time.Second)})
 	case delay > 0 && c.waiting >= g.limits.Queue:
-		return nil, g.refuse(ctx, c, &Refusal{TooFast, time.Second})
+		return nil, g.refuse(ctx, c, &RefusalError{TooFast, time.Second})
 	}
 	c.purse.credit-- // who waits has spent it, and who comes next waits longer
 	if r.Stream {
@@ -154,7 +154,7 @@ func (g *Gate) Enter(ctx context.Context, r Request) (*Turn, error) {
 		return t, nil
 	}
 	if !r.Stream && c.waiting >= g.limits.Queue {
-		return nil, g.refuse(ctx, c, &Refusal{QueueFull, time.Second})
+		return nil, g.refuse(ctx, c, &RefusalError{QueueFull, time.Second})
 	}
 	c.waiting++
 	g.mu.Unlock()
@@ -257,7 +257,7 @@ func (g *Gate) sit(ctx context.Context, c *client, width int) error {
 	case <-w.granted:
 		return nil
 	case <-timer.C:
-		err = &Refusal{NoSeat, time.Second}
+		err = &RefusalError{NoSeat, time.Second}
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
@@ -302,7 +302,7 @@ func (c *client) before(other *client) bool {
 }
 
 // refuse is called with the gate locked, and unlocks it.
-func (g *Gate) refuse(ctx context.Context, c *client, r *Refusal) error {
+func (g *Gate) refuse(ctx context.Context, c *client, r *RefusalError) error {
 	g.refused[r.Reason]++
 	if c.Node || c.held >= g.limits.Queue {
 		g.mu.Unlock()

@@ -54,7 +54,7 @@ func (c *crowd) send(ctx context.Context, g *Gate, r Request, n int) {
 			turn, err := g.Enter(ctx, r)
 			c.mu.Lock()
 			defer c.mu.Unlock()
-			var refusal *Refusal
+			var refusal *RefusalError
 			switch {
 			case err == nil:
 				c.turns = append(c.turns, turn)
@@ -229,7 +229,8 @@ func TestStreamsTakeNoSeats(t *testing.T) {
 		}
 		began := time.Now()
 		for range l.Share {
-			defer enter(t, g, Request{Client: alice}).End()
+			turn := enter(t, g, Request{Client: alice})
+			t.Cleanup(turn.End)
 		}
 		if time.Since(began) > 0 {
 			t.Error("streams hold up other requests")
@@ -358,7 +359,8 @@ func TestMetrics(t *testing.T) {
 	l.Streams = 1
 	g := NewGate(l)
 	for _, r := range []Request{{Client: node}, {Client: Client{Name: "node"}}, {Client: alice, Stream: true}, {Client: Client{Name: "\xff"}}} {
-		defer enter(t, g, r).End()
+		turn := enter(t, g, r)
+		t.Cleanup(turn.End)
 	}
 	if _, err := g.Enter(t.Context(), Request{Client: alice, Stream: true}); err == nil {
 		t.Error("a stream too many was let in")

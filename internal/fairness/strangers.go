@@ -33,17 +33,17 @@ type address struct {
 }
 
 // Ask returns nil if somebody at an address may be asked about; then Asked must
-// be called when there is an answer. The error is a *Refusal.
+// be called when there is an answer. The error is a *RefusalError.
 func (s *Strangers) Ask(from string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
 	a := s.address(from, now)
 	if s.asking >= maxAsking || a.asking >= maxAskingAddress {
-		return &Refusal{QueueFull, time.Second}
+		return &RefusalError{QueueFull, time.Second}
 	}
 	if a.purse.delay(now, askLimits()) > 0 {
-		return &Refusal{TooFast, time.Second}
+		return &RefusalError{TooFast, time.Second}
 	}
 	a.purse.credit--
 	a.asking++

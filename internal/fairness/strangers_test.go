@@ -41,7 +41,7 @@ func TestQuestionsAtATime(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		var refusal *Refusal
+		var refusal *RefusalError
 		if err := s.Ask(from); !errors.As(err, &refusal) {
 			t.Errorf("%s asks one question more: %v", from, err)
 		}

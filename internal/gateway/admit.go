@@ -71,7 +71,7 @@ func addressOf(r *http.Request) string {
 }
 
 func (x *exchange) notAdmitted(err error) {
-	var refusal *fairness.Refusal
+	var refusal *fairness.RefusalError
 	if !errors.As(err, &refusal) {
 		panic(http.ErrAbortHandler) // nobody is listening
 	}

@@ -51,7 +51,8 @@ func TestGreedyClientIsRefused(t *testing.T) {
 		w.do(get + " as=alice-token")
 		greedy := w.all(times(1000, get+" as=alice-token"))
 		count := codes(greedy)
-		if count[http.StatusOK] < 199 || count[http.StatusTooManyRequests] < 500 || count[http.StatusOK]+count[http.StatusTooManyRequests] != len(greedy) {
+		// Its share of seats and its queue at least; more if answers were quick.
+		if count[http.StatusOK] < 100 || count[http.StatusTooManyRequests] < 500 || count[http.StatusOK]+count[http.StatusTooManyRequests] != len(greedy) {
 			t.Errorf("a thousand requests at once: %v", count)
 		}
 		for _, c := range greedy {

@@ -251,7 +251,7 @@ func (x *exchange) denied(d *replica.DeniedError) {
 // refuse answers a client that could not be identified.
 func (x *exchange) refuse(err error) {
 	switch {
-	case errors.As(err, new(*fairness.Refusal)):
+	case errors.As(err, new(*fairness.RefusalError)):
 		x.notAdmitted(err)
 	case errors.Is(err, identity.ErrUnauthenticated):
 		x.Logger.Debug("a client is not known", "client", x.r.RemoteAddr, "error", err)

@@ -153,7 +153,7 @@ func TestIdleConnections(t *testing.T) {
 	for i := range n {
 		conn, err := net.Dial("tcp", v.SecureAddr())
 		v.must(err)
-		defer conn.Close()
+		t.Cleanup(func() { conn.Close() })
 		if i%2000 == 0 {
 			v.served(fmt.Sprintf("beside %d silent connections", i))
 		}
@@ -520,7 +520,7 @@ func TestFarClients(t *testing.T) {
 	far, near := net.ParseIP("10.0.0.5"), net.ParseIP("10.0.0.6")
 	inner := &pipes{conns: make(chan net.Conn)}
 	cs := newConnections(inner, func(tls.ConnectionState) bool { return false })
-	accept := func(ip net.IP) (*connection, net.Conn) {
+	accept := func(ip net.IP) *connection {
 		client, server := net.Pipe()
 		t.Cleanup(func() { client.Close(); server.Close() })
 		go func() { inner.conns <- addressed{server, ip} }()
@@ -528,23 +528,23 @@ func TestFarClients(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return conn.(*connection), client
+		return conn.(*connection)
 	}
-	neighbour, _ := accept(near)
+	neighbour := accept(near)
 	cs.changed(neighbour, http.StateIdle)
 	var busy []*connection
 	for range maxConnectionsAddress {
-		c, _ := accept(far)
+		c := accept(far)
 		cs.changed(c, http.StateActive)
 		busy = append(busy, c)
 	}
-	surplus, _ := accept(far)
+	surplus := accept(far)
 	cs.changed(surplus, http.StateActive)
 	if !isClosed(surplus) {
 		t.Error("a connection too many of one address is served")
 	}
 	cs.changed(busy[7], http.StateIdle)
-	if next, _ := accept(far); isClosed(next) || !isClosed(busy[7]) {
+	if next := accept(far); isClosed(next) || !isClosed(busy[7]) {
 		t.Error("an idle connection does not give way to a new one of the same address")
 	}
 	if isClosed(neighbour) || isClosed(busy[0]) {
