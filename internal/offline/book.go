@@ -8,14 +8,17 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	"yurt/internal/credential"
 	"yurt/internal/store"
 )
 
-// A book is bounded. The answers given longest ago go first.
+// A book is bounded. The answers given longest ago go first, of the client that
+// has most of them.
 const (
 	bookEntries = 4096
 	bookBytes   = 64 << 20
@@ -107,23 +110,45 @@ func (a Answer) says(other Answer) bool {
 		other.At.Sub(a.At) < reviewAge/2
 }
 
-// makeRoom drops the oldest answers, more than must be: it looks at all of them.
+// makeRoom drops answers for which there is no room beside a new one, and more
+// than must be: it looks at all of them.
 func (b *Book) makeRoom(batch *store.Batch, size int64) {
 	view := b.table.View()
 	defer view.Release()
-	entries, bytes := view.Len()+1, view.Size()+size
-	if entries <= b.entries && bytes <= b.bytes {
+	if view.Len()+1 <= b.entries && view.Size()+size <= b.bytes {
 		return
 	}
+	held := newShares(bound{b.entries * 15 / 16, b.bytes * 15 / 16}, owner(credential.Node.Name))
+	held.reserve(size)
+	oldest := map[string][]store.Item{}
 	items := slices.Collect(view.Items(""))
 	slices.SortFunc(items, func(a, b store.Item) int { return cmp.Compare(a.Revision, b.Revision) })
 	for _, item := range items {
-		if entries <= b.entries*15/16 && bytes <= b.bytes*15/16 {
+		held.add(ownerOf(item.Key), int64(item.Size), 1)
+		oldest[ownerOf(item.Key)] = append(oldest[ownerOf(item.Key)], item)
+	}
+	for range items {
+		if !held.over() {
 			return
 		}
+		victim := held.greediest()
+		item := oldest[victim][0]
+		oldest[victim] = oldest[victim][1:]
+		held.add(victim, int64(item.Size), -1)
 		batch.Delete(b.table, item.Key, item.Revision, nil)
-		entries, bytes = entries-1, bytes-int64(item.Size)
 	}
+}
+
+// owner is how the questions of a client begin.
+func owner(name string) string { return strconv.Quote(name) }
+
+// ownerOf is the client whose question it is; "" for one that is nobody's.
+func ownerOf(question string) string {
+	quoted, err := strconv.QuotedPrefix(question)
+	if err != nil {
+		return ""
+	}
+	return quoted
 }
 
 // Recall returns the last answer to a question. A damaged one counts as none.

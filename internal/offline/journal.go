@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,7 +15,7 @@ import (
 	"yurt/internal/store"
 )
 
-// The journal is bounded. Its oldest entries go first.
+// The journal is bounded. The oldest entries of who has most of it go first.
 const (
 	journalEntries = 1000
 	journalBytes   = 2 << 20
@@ -131,7 +132,7 @@ func (j *Journal) forget(index int) {
 }
 
 // Append adds an entry and returns when it is durable. When the journal is full
-// its oldest entries go; they are counted.
+// the oldest entries go of who has most of it; they are counted.
 func (j *Journal) Append(ctx context.Context, e Entry, cred credential.Credential) error {
 	e.Identity = cred.Identity.Name
 	value, err := json.Marshal(e)
@@ -147,8 +148,8 @@ func (j *Journal) Append(ctx context.Context, e Entry, cred credential.Credentia
 	var batch store.Batch
 	surplus := j.makeRoom(&batch, size)
 	batch.Put(j.table, store.Record{Key: entryKey(j.next), Revision: j.next, Value: value})
-	lost := j.lost.plus(surplus) // it changes with writing held
-	if surplus > 0 {
+	lost := j.lost.plus(len(surplus)) // it changes with writing held
+	if len(surplus) > 0 {
 		if err := lost.note(&batch, j.table); err != nil {
 			return err
 		}
@@ -160,10 +161,10 @@ func (j *Journal) Append(ctx context.Context, e Entry, cred credential.Credentia
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	for range surplus {
-		j.forget(0)
+	for _, index := range slices.Backward(surplus) {
+		j.forget(index)
 	}
-	j.dropped += uint64(surplus)
+	j.dropped += uint64(len(surplus))
 	j.lost = lost
 	a := j.author(e.Identity)
 	a.cred, a.known = cred, true
@@ -173,16 +174,29 @@ func (j *Journal) Append(ctx context.Context, e Entry, cred credential.Credentia
 	return nil
 }
 
-// makeRoom deletes the oldest entries that are too many, and returns how many.
-func (j *Journal) makeRoom(batch *store.Batch, size int64) int {
+// makeRoom deletes the entries for which there is no room beside a new one, and
+// returns their indices, ascending.
+func (j *Journal) makeRoom(batch *store.Batch, size int64) []int {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	surplus, bytes := 0, j.bytes+size
-	for ; surplus < len(j.entries) && (len(j.entries)-surplus >= journalEntries || bytes > journalBytes); surplus++ {
-		n := j.entries[surplus]
-		batch.Delete(j.table, entryKey(n.number), n.number, nil)
-		bytes -= n.size
+	held := newShares(bound{journalEntries, journalBytes}, credential.Node.Name)
+	held.reserve(size)
+	oldest := map[string][]int{}
+	for i, n := range j.entries {
+		held.add(n.author.name, n.size, 1)
+		oldest[n.author.name] = append(oldest[n.author.name], i)
 	}
+	var surplus []int
+	for held.over() && len(surplus) < len(j.entries) {
+		victim := held.greediest()
+		index := oldest[victim][0]
+		oldest[victim] = oldest[victim][1:]
+		n := j.entries[index]
+		held.add(victim, n.size, -1)
+		batch.Delete(j.table, entryKey(n.number), n.number, nil)
+		surplus = append(surplus, index)
+	}
+	slices.Sort(surplus)
 	return surplus
 }
 
