@@ -152,7 +152,7 @@ func pods(n int) (*content, error) {
 	list := &corev1.PodList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "PodList"}}
 	var all []runtime.Object
 	for i := range n {
-		pod := Pod("bench", "bench", i)
+		pod := Pod("bench", "crowd", i)
 		all = append(all, pod)
 		list.Items = append(list.Items, *pod)
 	}

@@ -179,7 +179,7 @@ func (k *cloud) fill(ctx context.Context, streams []string) error {
 		}}
 	}
 	batches := []batch{
-		podsOf(nodeName, podsOnNode, 0), podsOf(smallNode, smallPods, 10000),
+		podsOf(crowd, podsInCrowd, 0), podsOf(smallNode, smallPods, 10000),
 		{sliceCount, func(i int) error {
 			slice := canned.EndpointSlice(namespace, i)
 			slice.ResourceVersion, slice.UID = "", ""

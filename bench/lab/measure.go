@@ -41,7 +41,7 @@ func ownCPU() time.Duration {
 }
 
 func (b *bench) measureCanned(ctx context.Context) error {
-	s, err := b.newCanned(ctx, "canned", podsOnNode, sliceCount)
+	s, err := b.newCanned(ctx, "canned", podsInCrowd, sliceCount)
 	if err != nil {
 		return err
 	}

@@ -97,14 +97,14 @@ func (b *bench) memoryOfLarge(ctx context.Context, s *site, t *target) error {
 	b.cfg.Log.Info("measured", "row", 7, "RssAnon", steady.Anon)
 	client := load.New(t.server)
 	defer client.Close()
-	if _, err := client.Get(ctx, fromReplica(ofNode("small")), load.Protobuf); err != nil {
+	if _, err := client.Get(ctx, fromReplica(ofNode(smallNode)), load.Protobuf); err != nil {
 		return err
 	}
 	for i := range 1 + b.cfg.Rounds {
 		// A consistent list of what the replica has is a list of the API server's.
-		name, path := "relist", podsPath+"?fieldSelector="+ofNode(nodeName)
+		name, path := "relist", podsPath+"?fieldSelector="+ofNode(crowd)
 		if i == 0 {
-			name, path = "first list", fromReplica(ofNode(nodeName))
+			name, path = "first list", fromReplica(ofNode(crowd))
 		}
 		peak, err := gauge.Peak(ctx, t.pid, func() error {
 			_, err := client.Get(ctx, path, load.Protobuf)
@@ -113,8 +113,8 @@ func (b *bench) memoryOfLarge(ctx context.Context, s *site, t *target) error {
 		if err != nil {
 			return err
 		}
-		if n, err := client.Items(); err != nil || n != podsOnNode {
-			return fmt.Errorf("a list of %d pods, want %d: %w", n, podsOnNode, err)
+		if n, err := client.Items(); err != nil || n != podsInCrowd {
+			return fmt.Errorf("a list of %d pods, want %d: %w", n, podsInCrowd, err)
 		}
 		b.add(8, name, s.upstream, t.name, peak-steady.Anon)
 		time.Sleep(time.Second)

@@ -97,7 +97,7 @@ func ratios(ctx context.Context, cfg Config) (all []ratio, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
-	s, err := b.newCanned(ctx, "canned", podsOnNode, sliceCount)
+	s, err := b.newCanned(ctx, "canned", podsInCrowd, sliceCount)
 	if err != nil {
 		return nil, err
 	}
