@@ -193,7 +193,9 @@ func (x *exchange) listed() *replica.Collection {
 func (x *exchange) listExact() {
 	c := x.listed()
 	if c != nil && c.Denied() == nil && c.Revision() == x.version() && x.q.Options.Limit == 0 {
-		x.serveList(c)
+		if x.permitted() {
+			x.serveList(c)
+		}
 		return
 	}
 	x.listNext()
