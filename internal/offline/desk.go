@@ -73,9 +73,9 @@ func (o Outage) String() string {
 func (d *Desk) Serve(ctx context.Context, w Write, outage Outage) Reply {
 	kind := decide(w.Request, d.Node)
 	switch kind {
-	case lease, nodeStatus, podStatus:
+	case lease, nodeCreate, nodeStatus, podCreate, podStatus:
 		if !d.isNode(w.Credential.Identity) {
-			kind = refuse // only the kubelet is told that its own heartbeat is well
+			kind = refuse // only the kubelet is told that its own heartbeat is well, and what is there
 		}
 	}
 	switch kind {

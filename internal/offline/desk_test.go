@@ -58,7 +58,7 @@ func onStore(t *testing.T, test func(*testing.T, *Desk, *store.Store)) {
 		go func() { defer close(done); _ = st.Run(ctx) }()
 		test(t, &Desk{
 			Node: "edge", Answers: asked, Journal: journal,
-			Objects: known{"/api/v1/nodes/edge": true, "/api/v1/namespaces/shop/pods/web": true},
+			Objects: known{"alice/api/v1/namespaces/shop/pods/web": true, "/api/v1/nodes/edge": true, "/api/v1/namespaces/shop/pods/web": true},
 		}, st)
 		cancel()
 		<-done
@@ -150,6 +150,7 @@ func TestDesk(t *testing.T) {
 		{"update the node's status, by a pod", "PUT", "/api/v1/nodes/edge/status", nodeType, &corev1.Node{ObjectMeta: named("", "edge")}, alice, "503 ServiceUnavailable"},
 		{"update another node's status", "PUT", "/api/v1/nodes/other/status", nodeType, &corev1.Node{ObjectMeta: named("", "other")}, node, "503 ServiceUnavailable"},
 		{"a mirror pod that is known", "POST", "/api/v1/namespaces/shop/pods", podType, &corev1.Pod{ObjectMeta: named("shop", "web")}, node, "409 AlreadyExists"},
+		{"a mirror pod that is known, by a pod", "POST", "/api/v1/namespaces/shop/pods", podType, &corev1.Pod{ObjectMeta: named("shop", "web")}, alice, "503 ServiceUnavailable"},
 		{"another pod", "POST", "/api/v1/namespaces/shop/pods", podType, &corev1.Pod{ObjectMeta: named("shop", "db")}, node, "503 ServiceUnavailable"},
 		{"a pod's status, without an overlay", "PUT", "/api/v1/namespaces/shop/pods/web/status", podType, &corev1.Pod{ObjectMeta: named("shop", "web")}, node, "503 ServiceUnavailable"},
 		{"an eviction", "POST", "/api/v1/namespaces/shop/pods/web/eviction", podType, &corev1.Pod{ObjectMeta: named("shop", "web")}, node, "503 ServiceUnavailable"},
