@@ -69,9 +69,10 @@ type grant struct {
 
 // hold is a stream that lasts as long as a grant.
 type hold struct {
-	key    string
-	caller Caller
-	end    context.CancelCauseFunc
+	key        string
+	caller     Caller
+	attributes Attributes
+	end        context.CancelCauseFunc
 }
 
 // errEnded ends streams.
@@ -295,10 +296,13 @@ func (g *Grants) Hold(ctx context.Context, c Caller, a Attributes) (held context
 		return ctx, func() {}
 	}
 	held, end := context.WithCancelCause(ctx)
-	h := &hold{key: c.key(a), caller: c, end: end}
+	h := &hold{key: c.key(a), caller: c, attributes: a, end: end}
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	g.holds[h] = struct{}{}
+	g.mu.Unlock()
+	if !g.Known(c, a) { // it has ended since it was checked
+		end(errEnded)
+	}
 	return held, func() {
 		g.mu.Lock()
 		defer g.mu.Unlock()
@@ -374,13 +378,16 @@ func (g *Grants) renewGrants(ctx context.Context) {
 	held := map[string]bool{}
 	for h := range g.holds {
 		held[h.key] = true
-		if known, ok := g.grants[h.key]; ok {
-			other, _ := known.attributes.other()
-			held[h.caller.key(other)] = true
-		}
+		other, _ := h.attributes.other()
+		held[h.caller.key(other)] = true
 	}
 	due := g.wanted
 	g.wanted = map[string]grant{}
+	for h := range g.holds {
+		if _, ok := g.grants[h.key]; !ok { // many others have been asked for since
+			due[h.key] = grant{caller: h.caller, attributes: h.attributes, allowed: true}
+		}
+	}
 	for key, known := range g.grants {
 		if known.allowed && now.After(known.until) && (held[key] || now.Sub(known.used) < renewUsed) {
 			due[key] = *known

@@ -519,6 +519,77 @@ func TestTokenEndsItsStreams(t *testing.T) {
 	}
 }
 
+// TestTokenEndsInTime: what the API server said of a token does not outlast it,
+// whether the cloud is there or not, and neither do its streams.
+func TestTokenEndsInTime(t *testing.T) {
+	for name, down := range map[string]bool{"online": false, "in the dark": true} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, n *node) {
+				token := jwt("free", time.Now().Add(20*time.Minute))
+				n.change(func() { n.users[token] = User{Name: "free"} })
+				caller, err := n.as(token)
+				n.must(err)
+				n.must(n.Check(t.Context(), caller, secrets))
+				held, release := n.Hold(t.Context(), caller, secrets)
+				defer release()
+				time.Sleep(19 * time.Minute)
+				_, err = n.as(token)
+				wants(t, "before its end", err, nil)
+				n.change(func() {
+					if n.down = down; !down {
+						delete(n.users, token) // it has expired there, too
+					}
+				})
+				time.Sleep(time.Minute + 2*retryInterval)
+				_, err = n.as(token)
+				wants(t, "after its end", err, ErrUnauthenticated)
+				time.Sleep(2 * renewInterval)
+				if held.Err() == nil {
+					t.Error("its stream is still open")
+				}
+			})
+		})
+	}
+}
+
+// TestHoldAfterTheEnd: a grant that ends between the look at it and the stream's
+// beginning ends the stream.
+func TestHoldAfterTheEnd(t *testing.T) {
+	inBubble(t, func(t *testing.T, n *node) {
+		n.change(func() { n.users["t"] = User{Name: "a"} })
+		caller, err := n.as("t")
+		n.must(err)
+		n.must(n.Check(t.Context(), caller, secrets))
+		n.must(n.Withdraw(t.Context(), caller, secrets))
+		held, release := n.Hold(t.Context(), caller, secrets)
+		defer release()
+		if held.Err() == nil {
+			t.Error("the stream is open")
+		}
+	})
+}
+
+// TestHeldGrantIsNotForgotten: streams end with their grants, also when others
+// have asked for so much that these went out of memory.
+func TestHeldGrantIsNotForgotten(t *testing.T) {
+	inBubble(t, func(t *testing.T, n *node) {
+		n.change(func() { n.users["t"] = User{Name: "a"} })
+		caller, err := n.as("t")
+		n.must(err)
+		n.must(n.Check(t.Context(), caller, secrets))
+		held, release := n.Hold(t.Context(), caller, secrets)
+		defer release()
+		for i := range maxGrants + 1 {
+			n.note(fmt.Sprint("another's ", i), grant{})
+		}
+		n.change(func() { n.denied["a "+string(secrets.Verb)+" secrets"] = true })
+		time.Sleep(2 * reviewInterval)
+		if held.Err() == nil {
+			t.Error("the stream is still open")
+		}
+	})
+}
+
 // TestRolledBackStore: an old copy of the store revives no grant while the API
 // server can be asked.
 func TestRolledBackStore(t *testing.T) {

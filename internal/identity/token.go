@@ -165,19 +165,30 @@ func (a *Authenticator) learn(ctx context.Context, hash, token, from string) (Ca
 		a.remember(hash, session{caller: caller, until: now.Add(retryInterval)})
 		return caller, nil
 	}
-	s := session{caller: callerOf(user, token), until: now.Add(reviewInterval)}
+	expires := expiry(token)
+	s := session{caller: callerOf(user, token), until: now.Add(a.holdsFor(expires))}
 	if user.pod().uid != "" {
 		if s.podUntil = now.Add(podInterval); !a.hasPod(user) { // of another node, or not shown here yet
-			s.podUntil, s.until = time.Time{}, now.Add(time.Minute)
+			s.podUntil, s.until = time.Time{}, now.Add(min(time.Minute, a.holdsFor(expires)))
 		}
 	}
 	a.remember(hash, s)
-	body, err := json.Marshal(record{User: user, Expires: expiry(token)})
+	body, err := json.Marshal(record{User: user, Expires: expires})
 	if err == nil {
 		// Not being able to keep it is no reason to refuse it now.
 		_ = a.Tokens.Keep(ctx, hash, offline.Answer{At: now, Body: body})
 	}
 	return s.caller, nil
+}
+
+// holdsFor is how long the API server's word on a token holds: not beyond the
+// token's end. One that has ended by the clock here and not by the API server's
+// is asked for again soon.
+func (a *Authenticator) holdsFor(expires time.Time) time.Duration {
+	if expires.IsZero() {
+		return reviewInterval
+	}
+	return min(reviewInterval, max(retryInterval, expires.Sub(a.Reviewer.Clock.Now())))
 }
 
 // stillValid tells whether a token that was somebody's is so without the API
