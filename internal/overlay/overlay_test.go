@@ -39,6 +39,7 @@ type modelEntry struct {
 	ip       string
 	reported bool
 	alive    bool
+	silent   time.Duration // since the heal, without a report
 }
 
 // TestModel does random things to some pods, and compares after each what clients see with what the model says.
@@ -81,6 +82,11 @@ func TestModel(t *testing.T) {
 			dark = true
 		case 7:
 			w.overlay.Heal()
+			for _, e := range model {
+				if dark {
+					e.silent = 0
+				}
+			}
 			dark = false
 		case 8:
 			w.overlay.Gone(Key{"shop", name}, 6)
@@ -88,7 +94,10 @@ func TestModel(t *testing.T) {
 		case 9, 10:
 			w.age(settle)
 			for _, e := range model {
-				e.alive = e.alive && (dark || !e.reported)
+				if !dark && !e.reported {
+					e.silent += settle
+				}
+				e.alive = e.alive && (dark || !e.reported && e.silent < speak)
 			}
 		case 11:
 			w.age(0) // what has ended is written down
