@@ -39,7 +39,7 @@ func AttributesOf(q *request.Request, path string) Attributes {
 		}
 	}
 	if q.Resource.Group == "" && q.Resource.Resource == "namespaces" && a.Namespace == "" {
-		a.Namespace = a.Name // a namespace is in itself
+		a.Namespace = q.Name // a namespace is in itself; one that a list selects is not
 	}
 	return a
 }

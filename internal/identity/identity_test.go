@@ -608,3 +608,26 @@ func TestRolledBackStore(t *testing.T) {
 		wants(t, "in the dark after that", n.Check(t.Context(), caller, secrets), ErrUnknown)
 	})
 }
+
+// TestAttributes: as the API server's RequestInfoFactory has them.
+func TestAttributes(t *testing.T) {
+	pods := request.Resource{Version: "v1", Resource: "pods"}
+	namespaces := request.Resource{Version: "v1", Resource: "namespaces"}
+	for url, want := range map[string]Attributes{
+		"/api/v1/namespaces/shop/pods/web/log": {Verb: request.Get, Resource: pods, Subresource: "log", Namespace: "shop", Name: "web"},
+		"/api/v1/pods?watch=1&labelSelector=a": {Verb: request.Watch, Resource: pods, LabelSelector: "a"},
+		"/api/v1/namespaces/shop/pods?fieldSelector=metadata.name%3Dweb,spec.nodeName%3Dedge": {
+			Verb: request.List, Resource: pods, Namespace: "shop", Name: "web", FieldSelector: "metadata.name=web,spec.nodeName=edge",
+		},
+		"/api/v1/namespaces/shop": {Verb: request.Get, Resource: namespaces, Namespace: "shop", Name: "shop"},
+		"/api/v1/namespaces?fieldSelector=metadata.name%3Dshop": {
+			Verb: request.List, Resource: namespaces, Name: "shop", FieldSelector: "metadata.name=shop",
+		},
+		"/version": {Verb: request.Get, Path: "/version"},
+	} {
+		r := httptest.NewRequest(http.MethodGet, url, http.NoBody)
+		if got := AttributesOf(request.Parse(r), r.URL.Path); got != want {
+			t.Errorf("%s: got %+v, want %+v", url, got, want)
+		}
+	}
+}
