@@ -263,7 +263,25 @@ func (c *cloud) serve(r *http.Request, q *request.Request, cred credential.Crede
 	return c.write(r, q, enc, body)
 }
 
+// issue answers a token request in JSON: the token is named after the account.
+func (c *cloud) issue(q *request.Request, body []byte) *http.Response {
+	var asked authenticationv1.TokenRequest
+	if err := json.Unmarshal(body, &asked); err != nil {
+		panic(err)
+	}
+	asked.TypeMeta = metav1.TypeMeta{APIVersion: "authentication.k8s.io/v1", Kind: "TokenRequest"}
+	asked.Status.Token = "issued-for-" + q.Name
+	raw, err := json.Marshal(asked)
+	if err != nil {
+		panic(err)
+	}
+	return respond(http.StatusCreated, "application/json", raw, true)
+}
+
 func (c *cloud) write(r *http.Request, q *request.Request, enc wire.Encoding, body []byte) *http.Response {
+	if q.Subresource == "token" && strings.Contains(string(body), "boundObjectRef") {
+		return c.issue(q, body)
+	}
 	if r.URL.Query().Has("dryRun") {
 		o := c.objects[r.URL.Path]
 		o.value, o.revision = "dry", o.revision+1

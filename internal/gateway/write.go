@@ -88,6 +88,9 @@ func (x *exchange) noteWrite(w offline.Write, a forward.Answer) error {
 	ctx := context.WithoutCancel(x.r.Context())
 	if offline.Asked(x.q) {
 		x.Grants.Allow(ctx, x.caller, x.attributes())
+		if token, ok := offline.Issued(w, offline.Answer{ContentType: a.ContentType, Body: a.Body}); ok && x.caller.Identity.IsNode() {
+			x.warn(x.Authenticator.Issued(ctx, x.q.Namespace, x.q.Name, token))
+		}
 		return x.Desk.Asked(ctx, w, a.ContentType, a.Body)
 	}
 	x.Desk.NoteLease(x.q, a.Body)

@@ -631,3 +631,36 @@ func TestAttributes(t *testing.T) {
 		}
 	}
 }
+
+// TestIssuedTokensAreKnown: a pod whose token was renewed through the hub shows
+// the new one for the first time in the dark, and is who it was.
+func TestIssuedTokensAreKnown(t *testing.T) {
+	inBubble(t, func(t *testing.T, n *node) {
+		user := bound("u1")
+		user.UID, user.Groups = "account-uid", []string{"system:serviceaccounts", "system:authenticated"}
+		user.Extra[extraCredentialID] = []string{"JTI=1"}
+		n.change(func() { n.users["first"], n.pods["u1"], n.pods["u2"] = user, true, true })
+		caller, err := n.as("first")
+		n.must(err)
+		n.must(n.Check(t.Context(), caller, secrets))
+		issue := func(token, uid string) {
+			n.must(n.auth.Issued(t.Context(), "shop", "web", offline.Token{Token: token, Pod: "web", UID: uid}))
+		}
+		issue("second", "u1")
+		issue("another pod's", "u2")
+		issue("gone pod's", "u3")
+		issue("nobody's", "")
+		n.change(func() { n.down = true })
+		n.restart()
+		caller, err = n.as("second")
+		wants(t, "the pod with its new token", err, nil)
+		wants(t, "what it was granted", n.Check(t.Context(), caller, secrets), nil)
+		caller, err = n.as("another pod's")
+		wants(t, "another pod, never seen before", err, nil)
+		wants(t, "what its neighbour was granted", n.Check(t.Context(), caller, secrets), ErrUnknown)
+		for _, token := range []string{"gone pod's", "nobody's"} {
+			_, err = n.as(token)
+			wants(t, token, err, ErrUnknown)
+		}
+	})
+}

@@ -191,6 +191,34 @@ func (a *Authenticator) holdsFor(expires time.Time) time.Duration {
 	return min(reviewInterval, max(retryInterval, expires.Sub(a.Reviewer.Clock.Now())))
 }
 
+// Issued notes a token that the API server has issued for a service account
+// through this hub, bound to a pod of this node: the pod may show it for the first
+// time in the dark. Its owner is who the pod's last token was, if that is known.
+func (a *Authenticator) Issued(ctx context.Context, namespace, account string, t offline.Token) error {
+	if t.UID == "" {
+		return nil // without a pod it has no end here but its own, and its owner asks by itself
+	}
+	hash, err := a.hash(ctx, t.Token)
+	if err != nil {
+		return err
+	}
+	user := User{
+		Name:   "system:serviceaccount:" + namespace + ":" + account,
+		Groups: []string{"system:serviceaccounts", "system:serviceaccounts:" + namespace, "system:authenticated"},
+		Extra:  map[string][]string{extraPodName: {t.Pod}, extraPodUID: {t.UID}},
+	}
+	for _, known := range a.Tokens.Questions("") {
+		if r, ok := a.recall(known); ok && r.Name == user.Name && r.pod() == user.pod() {
+			user = r.User
+		}
+	}
+	body, err := json.Marshal(record{User: user, Expires: expiry(t.Token)})
+	if err != nil {
+		return err
+	}
+	return a.Tokens.Keep(ctx, hash, offline.Answer{At: time.Now(), Body: body})
+}
+
 // stillValid tells whether a token that was somebody's is so without the API
 // server's word. One that is bound to a pod lives as long as the pod: the kubelet
 // can't renew it in the dark.

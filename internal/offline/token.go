@@ -49,6 +49,33 @@ func (d *Desk) podGone(identity credential.Identity, issued *authenticationv1.To
 	return err == nil && item.UID != string(bound.UID)
 }
 
+// Token is one that the API server has issued for itself.
+type Token struct {
+	Token    string
+	Pod, UID string // that it is bound to; empty: none
+}
+
+// Issued reads a token request and its answer. ok is false for a token that is
+// for somebody else than the API server, and for what can't be read.
+func Issued(w Write, a Answer) (token Token, ok bool) {
+	if !Asked(w.Request) || w.Request.Subresource != "token" {
+		return Token{}, false
+	}
+	asked, err := decodeToken(Answer{ContentType: w.MediaType, Body: w.Body})
+	if err != nil || len(asked.Spec.Audiences) > 0 {
+		return Token{}, false
+	}
+	issued, err := decodeToken(a)
+	if err != nil || issued.Status.Token == "" {
+		return Token{}, false
+	}
+	token.Token = issued.Status.Token
+	if bound := issued.Spec.BoundObjectRef; bound != nil && bound.Kind == "Pod" {
+		token.Pod, token.UID = bound.Name, string(bound.UID)
+	}
+	return token, true
+}
+
 // decodeToken reads the answer to a token request.
 func decodeToken(a Answer) (*authenticationv1.TokenRequest, error) {
 	encoding, _ := wire.ParseContentType(a.ContentType) // another one is not read
