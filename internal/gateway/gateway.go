@@ -324,8 +324,11 @@ func (x *exchange) noteRefusal(code int) {
 	ctx := context.WithoutCancel(x.r.Context())
 	switch code {
 	case http.StatusUnauthorized:
-		x.warn(x.Authenticator.Forget(ctx, x.caller.Credential))
-		x.Grants.EndToken(x.caller.Credential)
+		confirmed, err := x.Authenticator.Confirmed(ctx, x.caller.Credential)
+		x.warn(err)
+		if !confirmed {
+			x.Grants.EndToken(x.caller.Credential)
+		}
 	case http.StatusForbidden:
 		x.warn(x.Memory.withdraw(ctx, x.question()))
 		x.warn(x.Grants.Withdraw(ctx, x.caller, x.attributes()))

@@ -664,3 +664,37 @@ func TestIssuedTokensAreKnown(t *testing.T) {
 		}
 	})
 }
+
+// TestExtensionsRefuseForThemselves: only the API server's word makes a token
+// nobody's.
+func TestExtensionsRefuseForThemselves(t *testing.T) {
+	inBubble(t, func(t *testing.T, n *node) {
+		n.change(func() { n.users["a"], n.users["b"], n.users["c"] = User{Name: "a"}, User{Name: "b"}, User{Name: "c"} })
+		callers := map[string]Caller{}
+		for _, token := range []string{"a", "b", "c"} {
+			var err error
+			callers[token], err = n.as(token)
+			n.must(err)
+		}
+		confirmed := func(token string) bool {
+			ok, err := n.auth.Confirmed(t.Context(), callers[token].Credential)
+			n.must(err)
+			return ok
+		}
+		if !confirmed("a") {
+			t.Error("a token that is still its owner's was given up")
+		}
+		n.change(func() { delete(n.users, "b") })
+		if confirmed("b") {
+			t.Error("a token that is nobody's was kept")
+		}
+		n.change(func() { n.down = true })
+		if confirmed("c") {
+			t.Error("a refused token of which nothing could be learned was kept")
+		}
+		for token, want := range map[string]error{"a": nil, "b": ErrUnauthenticated, "c": ErrUnauthenticated} {
+			_, err := n.as(token)
+			wants(t, "in the dark, "+token, err, want)
+		}
+	})
+}

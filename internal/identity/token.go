@@ -262,17 +262,21 @@ func (a *Authenticator) remember(hash string, s session) {
 	a.sessions[hash] = s
 }
 
-// Forget drops what is known of a caller's token, which the API server has
-// refused.
-func (a *Authenticator) Forget(ctx context.Context, c credential.Credential) error {
+// Confirmed tells whether a token that was refused is its owner's all the same:
+// the word of an extension of the API is not the API server's. If it is not, or
+// that can't be told, it is forgotten.
+func (a *Authenticator) Confirmed(ctx context.Context, c credential.Credential) (bool, error) {
 	if c.Token == "" {
-		return nil
+		return true, nil
+	}
+	if _, err := a.Reviewer.token(ctx, c.Token, shortPatience); err == nil {
+		return true, nil
 	}
 	hash, err := a.hash(ctx, c.Token)
 	if err != nil {
-		return err
+		return false, err
 	}
-	return a.forget(ctx, hash)
+	return false, a.forget(ctx, hash)
 }
 
 func (a *Authenticator) forget(ctx context.Context, hash string) error {
