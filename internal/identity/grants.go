@@ -65,6 +65,7 @@ type grant struct {
 	allowed    bool
 	until      time.Time // then it is asked again
 	used       time.Time
+	withdrawn  time.Time // when the API server refused the very request; zero: it did not
 }
 
 // hold is a stream that lasts as long as a grant.
@@ -188,6 +189,7 @@ func (g *Grants) ask(ctx context.Context, c Caller, a Attributes) error {
 	if remembered {
 		patience = shortPatience
 	}
+	began := time.Now()
 	allowed, err := g.Reviewer.access(ctx, c.User, a, patience)
 	switch {
 	case err != nil && remembered:
@@ -199,9 +201,18 @@ func (g *Grants) ask(ctx context.Context, c Caller, a Attributes) error {
 		g.note(key, grant{caller: c, attributes: a, until: time.Now().Add(retryInterval)})
 		g.endStreams(func(h *hold) bool { return h.key == key })
 		return errors.Join(ErrDenied, g.forget(ctx, key))
+	case g.withdrawnSince(key, began): // the review may be older than the refusal
+		return ErrDenied
 	}
 	g.allow(ctx, c, a)
 	return nil
+}
+
+func (g *Grants) withdrawnSince(key string, at time.Time) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	known, ok := g.grants[key]
+	return ok && !known.withdrawn.Before(at)
 }
 
 // Allow notes that the API server has answered this very request of the caller.
@@ -255,7 +266,7 @@ func (g *Grants) Withdraw(ctx context.Context, c Caller, a Attributes) error {
 	if c.Identity.IsNode() {
 		return nil
 	}
-	refused, kind := c.key(a), fmt.Sprintf("%q %s ", c.User.Name, a.kind())
+	refused, kind, now := c.key(a), fmt.Sprintf("%q %s ", c.User.Name, a.kind()), time.Now()
 	g.mu.Lock()
 	for key, known := range g.grants {
 		if strings.HasPrefix(key, kind) {
@@ -264,7 +275,7 @@ func (g *Grants) Withdraw(ctx context.Context, c Caller, a Attributes) error {
 			g.grants[key] = &doubted
 		}
 	}
-	delete(g.grants, refused)
+	g.grants[refused] = &grant{caller: c, attributes: a, until: now.Add(retryInterval), used: now, withdrawn: now}
 	g.mu.Unlock()
 	g.stir()
 	g.endStreams(func(h *hold) bool { return h.key == refused })

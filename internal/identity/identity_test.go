@@ -698,3 +698,28 @@ func TestExtensionsRefuseForThemselves(t *testing.T) {
 		}
 	})
 }
+
+// TestLateGrant: a review that was under way when the API server refused the very
+// request brings nothing back.
+func TestLateGrant(t *testing.T) {
+	inBubble(t, func(t *testing.T, n *node) {
+		n.change(func() { n.users["a"] = User{Name: "a"} })
+		caller, err := n.as("a")
+		n.must(err)
+		gate := make(chan struct{})
+		n.change(func() { n.block = gate })
+		checked := make(chan error, 1)
+		go func() { checked <- n.Check(t.Context(), caller, secrets) }()
+		synctest.Wait()
+		time.Sleep(time.Second)
+		n.must(n.Withdraw(t.Context(), caller, secrets))
+		n.change(func() { n.block = nil })
+		close(gate)
+		wants(t, "a review that is older than the refusal", <-checked, ErrDenied)
+		n.change(func() { n.down = true })
+		time.Sleep(time.Minute)
+		wants(t, "in the dark after that", n.Check(t.Context(), caller, secrets), ErrUnknown)
+		n.change(func() { n.down = false })
+		wants(t, "a review after the refusal", n.Check(t.Context(), caller, secrets), nil)
+	})
+}
