@@ -3,9 +3,7 @@ package identity
 import (
 	"context"
 	"crypto/sha256"
-	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
@@ -26,7 +24,6 @@ import (
 
 	"yurt/internal/credential"
 	"yurt/internal/offline"
-	"yurt/internal/request"
 	"yurt/internal/store"
 	"yurt/internal/upstream"
 )
@@ -346,179 +343,6 @@ func TestFloodOfTokens(t *testing.T) {
 	})
 }
 
-func certificate(name string, groups []string, from, to time.Time) *x509.Certificate {
-	return &x509.Certificate{Raw: []byte(name + from.String() + to.String()), Subject: pkix.Name{CommonName: name, Organization: groups}, NotBefore: from, NotAfter: to}
-}
-
-// TestCertificateDates: online dates count; in the dark a certificate that was
-// good once is.
-func TestCertificateDates(t *testing.T) {
-	nodes := []string{"system:nodes"}
-	inBubble(t, func(t *testing.T, n *node) {
-		present := func(c *x509.Certificate, port Port) error {
-			r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
-			r.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{c}}
-			caller, err := n.auth.Authenticate(r, port)
-			if err == nil && !caller.Identity.IsNode() {
-				t.Errorf("%s is %v", c.Subject.CommonName, caller)
-			}
-			return err
-		}
-		now := time.Now()
-		good := certificate("system:node:edge", nodes, now.Add(-time.Hour), now.Add(time.Hour))
-		own := certificate("system:node:edge", nodes, now.Add(-time.Hour), now.Add(30*time.Minute))
-		never := certificate("system:node:edge", nodes, now.Add(-time.Hour), now.Add(-time.Minute))
-		future := certificate("system:node:edge", nodes, now.AddDate(20, 0, 0), now.AddDate(21, 0, 0)) // by a clock at 1970
-		n.change(func() { n.certs[credential.Node] = own })
-		wants(t, "valid", present(good, Host), nil)
-		wants(t, "where no certificates are taken", present(good, Pods), ErrUnauthenticated)
-		wants(t, "another node's", present(certificate("system:node:other", nodes, now, now.Add(time.Hour)), Host), ErrForeign)
-		wants(t, "not of the nodes", present(certificate("system:node:edge", nil, now, now.Add(time.Hour)), Host), ErrForeign)
-		wants(t, "nobody's", present(certificate("", nil, now, now.Add(time.Hour)), Host), ErrForeign)
-		time.Sleep(2 * time.Hour)
-		wants(t, "expired, online", present(good, Host), ErrUnauthenticated)
-		n.change(func() { n.down = true })
-		n.restart()
-		wants(t, "expired, seen before, in the dark", present(good, Host), nil)
-		wants(t, "expired, the hub's own, in the dark", present(own, Host), nil)
-		wants(t, "expired, never seen, in the dark", present(never, Host), ErrUnauthenticated)
-		wants(t, "not yet valid, never seen", present(future, Host), ErrUnauthenticated)
-		n.change(func() { n.certs[credential.Node] = future })
-		wants(t, "not yet valid, the hub's own", present(future, Host), nil)
-	})
-}
-
-// TestIdentities: a certificate of a component is that component's, if the hub
-// has one of the same name and groups.
-func TestIdentities(t *testing.T) {
-	inBubble(t, func(t *testing.T, n *node) {
-		now := time.Now()
-		proxy := certificate("system:kube-proxy", []string{"a", "b"}, now, now.Add(time.Hour))
-		n.change(func() { n.certs[credential.Identity{Name: "system:kube-proxy"}] = proxy })
-		for _, tc := range []struct {
-			groups []string
-			want   error
-		}{{[]string{"b", "a"}, nil}, {[]string{"a"}, ErrForeign}, {[]string{"a", "b", "system:masters"}, ErrForeign}} {
-			r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
-			r.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{certificate("system:kube-proxy", tc.groups, now, now.Add(time.Hour))}}
-			r.Header.Set("Authorization", "Bearer another's")
-			caller, err := n.auth.Authenticate(r, Host)
-			wants(t, strings.Join(tc.groups, " and "), err, tc.want)
-			if err == nil && (caller.Identity.Name != "system:kube-proxy" || caller.Token != "" || !slices.Contains(caller.User.Groups, "system:authenticated")) {
-				t.Errorf("acts as %v with %+v", caller, caller.User)
-			}
-		}
-	})
-}
-
-// TestRootOfHostOnlyWhenLockedOut: root of the host needs a certificate as long
-// as the node's own is good.
-func TestRootOfHostOnlyWhenLockedOut(t *testing.T) {
-	inBubble(t, func(t *testing.T, n *node) {
-		asRoot := func(port Port) error {
-			r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
-			r.TLS = &tls.ConnectionState{}
-			r.RemoteAddr = "127.0.0.1:4711"
-			r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, address("127.0.0.1:10268")))
-			_, err := n.auth.Authenticate(r, port)
-			return err
-		}
-		root := true
-		n.auth.RootOfHost = func(remote, local string) bool {
-			return root && remote == "127.0.0.1:4711" && local == "127.0.0.1:10268"
-		}
-		now := time.Now()
-		n.change(func() {
-			n.certs[credential.Node] = certificate("system:node:edge", nil, now.Add(-time.Hour), now.Add(time.Hour))
-		})
-		wants(t, "with a good certificate", asRoot(Host), ErrUnauthenticated)
-		time.Sleep(2 * time.Hour)
-		wants(t, "after it has expired", asRoot(Host), nil)
-		wants(t, "from where pods come", asRoot(Pods), ErrUnauthenticated)
-		root = false
-		wants(t, "not root", asRoot(Host), ErrUnauthenticated)
-	})
-}
-
-type address string
-
-func (a address) String() string { return string(a) }
-
-var secrets = Attributes{Verb: request.Watch, Resource: request.Resource{Version: "v1", Resource: "secrets"}, Namespace: "shop"}
-
-// TestGrantsAreRenewed: hourly, for who is there, in both ways to read; a denial
-// ends the stream.
-func TestGrantsAreRenewed(t *testing.T) {
-	inBubble(t, func(t *testing.T, n *node) {
-		n.change(func() { n.users["a"] = User{Name: "a"} })
-		caller, err := n.as("a")
-		n.must(err)
-		n.must(n.Check(t.Context(), caller, secrets))
-		held, release := n.Hold(t.Context(), caller, secrets)
-		defer release()
-		time.Sleep(10 * time.Second)
-		n.asked()
-		time.Sleep(5 * time.Hour)
-		counts := map[string]int{}
-		for _, what := range n.asked() {
-			counts[what]++
-		}
-		for _, what := range []string{"who is a", "may a watch secrets", "may a list secrets"} {
-			if counts[what] < 4 || counts[what] > 5 {
-				t.Errorf("asked %q %d times in five hours", what, counts[what])
-			}
-		}
-		if held.Err() != nil {
-			t.Error("the stream ended without a denial")
-		}
-		n.change(func() { n.denied["a watch secrets"] = true })
-		time.Sleep(2 * reviewInterval)
-		if held.Err() == nil {
-			t.Error("the stream outlives the grant")
-		}
-		n.change(func() { n.down = true })
-		n.restart()
-		wants(t, "in the dark after the denial", n.Check(t.Context(), caller, secrets), ErrUnknown)
-		list := secrets
-		list.Verb = request.List
-		wants(t, "in the dark what was not denied", n.Check(t.Context(), caller, list), nil)
-	})
-}
-
-// TestTokenEndsItsStreams: when its owner, or its pod, is gone.
-func TestTokenEndsItsStreams(t *testing.T) {
-	for name, tc := range map[string]struct {
-		end    func(*node, Caller)
-		within time.Duration
-	}{
-		"revoked":              {func(n *node, _ Caller) { n.change(func() { delete(n.users, "t") }) }, 2 * reviewInterval},
-		"refused to a feed":    {func(n *node, c Caller) { n.change(func() { delete(n.users, "t") }); n.Doubt(c.Credential) }, 5 * time.Second},
-		"another's now":        {func(n *node, _ Caller) { n.change(func() { n.users["t"] = User{Name: "b"} }) }, 2 * reviewInterval},
-		"pod gone":             {func(n *node, _ Caller) { n.change(func() { delete(n.users, "t"); delete(n.pods, "u1") }) }, 2 * renewInterval},
-		"pod gone in the dark": {func(n *node, _ Caller) { n.change(func() { n.down = true; delete(n.pods, "u1") }) }, 2 * renewInterval},
-	} {
-		t.Run(name, func(t *testing.T) {
-			inBubble(t, func(t *testing.T, n *node) {
-				n.change(func() { n.users["t"], n.pods["u1"] = bound("u1"), true })
-				caller, err := n.as("t")
-				n.must(err)
-				n.must(n.Check(t.Context(), caller, secrets))
-				held, release := n.Hold(t.Context(), caller, secrets)
-				defer release()
-				time.Sleep(30 * time.Minute)
-				if held.Err() != nil {
-					t.Fatal("the stream has ended without a reason")
-				}
-				tc.end(n, caller)
-				time.Sleep(tc.within)
-				if held.Err() == nil {
-					t.Errorf("the stream is still open after %s", tc.within)
-				}
-			})
-		})
-	}
-}
-
 // TestTokenEndsInTime: what the API server said of a token does not outlast it,
 // whether the cloud is there or not, and neither do its streams.
 func TestTokenEndsInTime(t *testing.T) {
@@ -549,86 +373,6 @@ func TestTokenEndsInTime(t *testing.T) {
 				}
 			})
 		})
-	}
-}
-
-// TestHoldAfterTheEnd: a grant that ends between the look at it and the stream's
-// beginning ends the stream.
-func TestHoldAfterTheEnd(t *testing.T) {
-	inBubble(t, func(t *testing.T, n *node) {
-		n.change(func() { n.users["t"] = User{Name: "a"} })
-		caller, err := n.as("t")
-		n.must(err)
-		n.must(n.Check(t.Context(), caller, secrets))
-		n.must(n.Withdraw(t.Context(), caller, secrets))
-		held, release := n.Hold(t.Context(), caller, secrets)
-		defer release()
-		if held.Err() == nil {
-			t.Error("the stream is open")
-		}
-	})
-}
-
-// TestHeldGrantIsNotForgotten: streams end with their grants, also when others
-// have asked for so much that these went out of memory.
-func TestHeldGrantIsNotForgotten(t *testing.T) {
-	inBubble(t, func(t *testing.T, n *node) {
-		n.change(func() { n.users["t"] = User{Name: "a"} })
-		caller, err := n.as("t")
-		n.must(err)
-		n.must(n.Check(t.Context(), caller, secrets))
-		held, release := n.Hold(t.Context(), caller, secrets)
-		defer release()
-		for i := range maxGrants + 1 {
-			n.note(fmt.Sprint("another's ", i), grant{})
-		}
-		n.change(func() { n.denied["a "+string(secrets.Verb)+" secrets"] = true })
-		time.Sleep(2 * reviewInterval)
-		if held.Err() == nil {
-			t.Error("the stream is still open")
-		}
-	})
-}
-
-// TestRolledBackStore: an old copy of the store revives no grant while the API
-// server can be asked.
-func TestRolledBackStore(t *testing.T) {
-	inBubble(t, func(t *testing.T, n *node) {
-		n.change(func() { n.users["a"] = User{Name: "a"} })
-		caller, err := n.as("a")
-		n.must(err)
-		n.must(n.Check(t.Context(), caller, secrets))
-		n.change(func() { n.denied["a watch secrets"] = true; delete(n.users, "a") })
-		n.restart() // with what was granted before
-		wants(t, "a revoked grant", n.Check(t.Context(), caller, secrets), ErrDenied)
-		_, err = n.as("a")
-		wants(t, "a revoked token", err, ErrUnauthenticated)
-		n.change(func() { n.down = true })
-		time.Sleep(time.Minute)
-		wants(t, "in the dark after that", n.Check(t.Context(), caller, secrets), ErrUnknown)
-	})
-}
-
-// TestAttributes: as the API server's RequestInfoFactory has them.
-func TestAttributes(t *testing.T) {
-	pods := request.Resource{Version: "v1", Resource: "pods"}
-	namespaces := request.Resource{Version: "v1", Resource: "namespaces"}
-	for url, want := range map[string]Attributes{
-		"/api/v1/namespaces/shop/pods/web/log": {Verb: request.Get, Resource: pods, Subresource: "log", Namespace: "shop", Name: "web"},
-		"/api/v1/pods?watch=1&labelSelector=a": {Verb: request.Watch, Resource: pods, LabelSelector: "a"},
-		"/api/v1/namespaces/shop/pods?fieldSelector=metadata.name%3Dweb,spec.nodeName%3Dedge": {
-			Verb: request.List, Resource: pods, Namespace: "shop", Name: "web", FieldSelector: "metadata.name=web,spec.nodeName=edge",
-		},
-		"/api/v1/namespaces/shop": {Verb: request.Get, Resource: namespaces, Namespace: "shop", Name: "shop"},
-		"/api/v1/namespaces?fieldSelector=metadata.name%3Dshop": {
-			Verb: request.List, Resource: namespaces, Name: "shop", FieldSelector: "metadata.name=shop",
-		},
-		"/version": {Verb: request.Get, Path: "/version"},
-	} {
-		r := httptest.NewRequest(http.MethodGet, url, http.NoBody)
-		if got := AttributesOf(request.Parse(r), r.URL.Path); got != want {
-			t.Errorf("%s: got %+v, want %+v", url, got, want)
-		}
 	}
 }
 
@@ -699,27 +443,3 @@ func TestExtensionsRefuseForThemselves(t *testing.T) {
 	})
 }
 
-// TestLateGrant: a review that was under way when the API server refused the very
-// request brings nothing back.
-func TestLateGrant(t *testing.T) {
-	inBubble(t, func(t *testing.T, n *node) {
-		n.change(func() { n.users["a"] = User{Name: "a"} })
-		caller, err := n.as("a")
-		n.must(err)
-		gate := make(chan struct{})
-		n.change(func() { n.block = gate })
-		checked := make(chan error, 1)
-		go func() { checked <- n.Check(t.Context(), caller, secrets) }()
-		synctest.Wait()
-		time.Sleep(time.Second)
-		n.must(n.Withdraw(t.Context(), caller, secrets))
-		n.change(func() { n.block = nil })
-		close(gate)
-		wants(t, "a review that is older than the refusal", <-checked, ErrDenied)
-		n.change(func() { n.down = true })
-		time.Sleep(time.Minute)
-		wants(t, "in the dark after that", n.Check(t.Context(), caller, secrets), ErrUnknown)
-		n.change(func() { n.down = false })
-		wants(t, "a review after the refusal", n.Check(t.Context(), caller, secrets), nil)
-	})
-}
