@@ -112,4 +112,3 @@ func TestRootOfHostOnlyWhenLockedOut(t *testing.T) {
 type address string
 
 func (a address) String() string { return string(a) }
-

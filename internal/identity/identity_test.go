@@ -442,4 +442,3 @@ func TestExtensionsRefuseForThemselves(t *testing.T) {
 		}
 	})
 }
-
