@@ -8,7 +8,7 @@
 //
 // It guarantees that no byte is read from a connection whose answers would leave
 // the node, and that an interface which somebody removes is made again. It never
-// touches an interface that has the name and is of another kind.
+// touches an interface of that name that it has not made.
 package podaddress
 
 import (
@@ -81,7 +81,7 @@ func (a *Address) ensure() (made bool, err error) {
 		return false, fmt.Errorf("make interface %s: %w", a.Name, err)
 	}
 	if !ours(link) {
-		return false, fmt.Errorf("make interface %s: there is a %s of that name", a.Name, link.Type())
+		return false, fmt.Errorf("make interface %s: there is a %s of that name that somebody else has made", a.Name, link.Type())
 	}
 	if link.Attrs().Flags&net.FlagUp == 0 {
 		made = true
@@ -116,13 +116,27 @@ func (a *Address) create() (netlink.Link, error) {
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		err = netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs})
 	}
-	if err != nil && !errors.Is(err, unix.EEXIST) {
+	if err != nil {
 		return nil, err
+	}
+	link, err := netlink.LinkByName(a.Name)
+	if err != nil {
+		return nil, err
+	}
+	if err := netlink.LinkSetAlias(link, mark); err != nil {
+		// Without the mark it would be left alone for ever.
+		return nil, errors.Join(fmt.Errorf("mark the interface: %w", err), netlink.LinkDel(link))
 	}
 	return netlink.LinkByName(a.Name)
 }
 
-func ours(link netlink.Link) bool { return link.Type() == "dummy" || link.Type() == "bridge" }
+// mark is the alias of interfaces that the hub has made: a container runtime's
+// bridge is one of the same kind, and --dummy-if-name may be its name.
+const mark = "yurthub"
+
+func ours(link netlink.Link) bool {
+	return (link.Type() == "dummy" || link.Type() == "bridge") && link.Attrs().Alias == mark
+}
 
 func (a *Address) remove() error {
 	link, err := netlink.LinkByName(a.Name)

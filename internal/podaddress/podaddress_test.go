@@ -217,19 +217,24 @@ func TestPodAddressStays(t *testing.T) {
 	})
 }
 
-// TestPodAddressLeavesOthersAlone: an interface of another kind is not the hub's.
+// TestPodAddressLeavesOthersAlone: an interface that somebody else has made is
+// neither used nor removed, though it has the name and may be of the same kind.
 func TestPodAddressLeavesOthersAlone(t *testing.T) {
 	onNode(t, func(t *testing.T) {
 		a := &Address{Name: "yurthub-dummy0", IPs: []netip.Addr{ipv4}, Logger: slog.New(slog.DiscardHandler)}
-		command(t, "ip", "link", "add", a.Name, "type", "veth", "peer", "name", "other")
-		if _, err := a.ensure(); err == nil || !strings.Contains(err.Error(), "there is a veth of that name") {
-			t.Errorf("ensure: %v", err)
-		}
-		if err := a.remove(); err != nil {
-			t.Error(err)
-		}
-		if _, err := net.InterfaceByName(a.Name); err != nil {
-			t.Errorf("it was removed: %v", err)
+		for kind, more := range map[string]string{"veth": " peer name other", "bridge": ""} {
+			ip := func(line string) { command(t, append([]string{"ip"}, strings.Fields(line)...)...) }
+			ip("link add " + a.Name + " type " + kind + more)
+			if _, err := a.ensure(); err == nil || !strings.Contains(err.Error(), "there is a "+kind+" of that name") {
+				t.Errorf("ensure: %v", err)
+			}
+			if err := a.remove(); err != nil {
+				t.Error(err)
+			}
+			if _, err := net.InterfaceByName(a.Name); err != nil {
+				t.Errorf("a %s was removed: %v", kind, err)
+			}
+			ip("link delete " + a.Name)
 		}
 	})
 }
