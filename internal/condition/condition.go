@@ -4,7 +4,7 @@
 // while the cloud could not be told is not told.
 //
 // It guarantees that the condition is what the node's own facts say within a
-// minute of the link's being up, and that nothing is written while nothing has
+// minute of the link's being up, or five if that is refused, and that nothing is written while nothing has
 // changed but a heartbeat each hour. It never touches another condition.
 package condition
 
@@ -31,6 +31,7 @@ const Type corev1.NodeConditionType = "YurtHubHealthy"
 
 const (
 	interval  = time.Minute
+	again     = 5 * time.Minute // after a refusal: the node may not be registered yet
 	heartbeat = time.Hour
 	timeout   = 10 * time.Second
 )
@@ -65,10 +66,11 @@ func (p *Publisher) Run(ctx context.Context) error {
 		if p.Upstream.WaitUp(ctx) != nil {
 			return nil //nolint:nilerr // it ends with ctx
 		}
-		if next, due := p.next(time.Now()); due {
-			p.publish(ctx, next)
+		pause := interval
+		if next, due := p.next(time.Now()); due && !p.publish(ctx, next) {
+			pause = again
 		}
-		if backoff.Sleep(ctx, interval) != nil {
+		if backoff.Sleep(ctx, pause) != nil {
 			return nil //nolint:nilerr // as above
 		}
 	}
@@ -91,7 +93,7 @@ func (p *Publisher) next(now time.Time) (corev1.NodeCondition, bool) {
 	return next, !same || now.Sub(p.said.LastHeartbeatTime.Time) >= heartbeat
 }
 
-func (p *Publisher) publish(ctx context.Context, next corev1.NodeCondition) {
+func (p *Publisher) publish(ctx context.Context, next corev1.NodeCondition) (done bool) {
 	err := p.patch(ctx, next)
 	switch {
 	case ctx.Err() != nil:
@@ -101,6 +103,7 @@ func (p *Publisher) publish(ctx context.Context, next corev1.NodeCondition) {
 		p.complain = err.Error()
 		p.Logger.Warn("the node's condition could not be written", "condition", Type, "error", err)
 	}
+	return err == nil
 }
 
 // patch merges the condition into the node's by its type.

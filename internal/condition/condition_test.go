@@ -108,7 +108,7 @@ func TestCondition(t *testing.T) {
 		cloud.mu.Lock()
 		cloud.broken = false
 		cloud.mu.Unlock()
-		time.Sleep(interval)
+		time.Sleep(again)
 		is("it is gone, and could not be said at once", 1, corev1.ConditionTrue, "YurtHubServes")
 		cancel()
 		if err := <-done; err != nil {

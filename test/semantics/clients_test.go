@@ -256,6 +256,8 @@ func TestClientsEndAsTheServerIs(t *testing.T) {
 	}
 	controllers := startControllerRuntime(t, cfg, namespace)
 	person := s.kubectlWatch(t, n, namespace)
+	// kubectl gives up where it can't begin; the others try again.
+	await(t, "kubectl has listed", time.Minute, func(context.Context) error { return person.has(s.has(t, namespace).configMaps) })
 
 	ctx, cancel := context.WithTimeout(t.Context(), lasts)
 	defer cancel()
