@@ -182,6 +182,8 @@ type hub struct {
 	http  *http.Client
 	admin *http.Client
 	token string
+
+	patience time.Duration // of its clients
 }
 
 func (s *site) hub(t *testing.T, node *cluster.Node) *hub {
@@ -191,7 +193,7 @@ func (s *site) hub(t *testing.T, node *cluster.Node) *hub {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(pem)
 	transport := &http.Transport{DialContext: node.Dial, TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}
-	h := &hub{node: node, http: &http.Client{Transport: transport}, admin: node.HTTP(), token: s.token}
+	h := &hub{node: node, http: &http.Client{Transport: transport}, admin: node.HTTP(), token: s.token, patience: 10 * time.Second}
 	t.Cleanup(func() {
 		transport.CloseIdleConnections()
 		h.admin.CloseIdleConnections()
@@ -262,9 +264,9 @@ type answered struct {
 	err   error
 }
 
-// ask sends a request as a client with a timeout of 10 s.
+// ask sends a request as a client that waits for so long.
 func (h *hub) ask(ctx context.Context, method, path, body string) answered {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, h.patience)
 	defer cancel()
 	began := time.Now()
 	a := h.send(ctx, method, path, body)
