@@ -21,6 +21,7 @@ import (
 	"yurt/internal/hub"
 	"yurt/internal/keyring"
 	"yurt/internal/logging"
+	"yurt/internal/systemd"
 	"yurt/internal/version"
 )
 
@@ -91,6 +92,10 @@ func run(ctx context.Context, cfg hub.Config) error {
 		debug.SetGCPercent(gcPercent)
 	}
 	if err := failpoint.FromEnv(); err != nil {
+		return err
+	}
+	var err error
+	if cfg.Sockets, err = systemd.Inherited(); err != nil {
 		return err
 	}
 	h, err := hub.New(cfg)

@@ -55,21 +55,13 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// setup starts an API server whose collections are empty and whose watches don't
-// end.
+// setup starts an API server and finds free ports.
 func setup(env *testscript.Env) error {
-	api := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		if r.URL.Query().Has("watch") {
-			_ = http.NewResponseController(w).Flush()
-			<-r.Context().Done()
-			return
-		}
-		fmt.Fprint(w, `{"kind":"ConfigMapList","apiVersion":"v1","metadata":{"resourceVersion":"7"},"items":[]}`)
-	}))
-	api.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
-	api.StartTLS()
-	env.Defer(func() { api.CloseClientConnections(); api.Close() })
+	stop, err := serveAPI(env.WorkDir)
+	if err != nil {
+		return err
+	}
+	env.Defer(stop)
 	for _, name := range []string{"ADMIN", "SECURE", "PLAIN"} {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -84,11 +76,29 @@ func setup(env *testscript.Env) error {
 			return err
 		}
 	}
+	return nil
+}
+
+// serveAPI is an API server whose collections are empty and whose watches don't
+// end. It writes a kubeconfig into dir.
+func serveAPI(dir string) (stop func(), err error) {
+	api := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if r.URL.Query().Has("watch") {
+			_ = http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+			return
+		}
+		fmt.Fprint(w, `{"kind":"ConfigMapList","apiVersion":"v1","metadata":{"resourceVersion":"7"},"items":[]}`)
+	}))
+	api.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	api.StartTLS()
+	stop = func() { api.CloseClientConnections(); api.Close() }
 	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: api.Certificate().Raw})
-	if err := os.WriteFile(filepath.Join(env.WorkDir, "ca.pem"), ca, 0o600); err != nil {
-		return err
+	if err := os.WriteFile(filepath.Join(dir, "ca.pem"), ca, 0o600); err != nil {
+		return stop, err
 	}
-	return os.WriteFile(filepath.Join(env.WorkDir, "kubeconfig"), fmt.Appendf(nil, `
+	return stop, os.WriteFile(filepath.Join(dir, "kubeconfig"), fmt.Appendf(nil, `
 clusters: [{name: c, cluster: {server: %q, certificate-authority: ca.pem}}]
 users: [{name: u, user: {token: secret-token}}]
 contexts: [{name: x, context: {cluster: c, user: u}}]

@@ -42,6 +42,7 @@ func floors() []place {
 		{"internal/traffic", ground, 0, "bytes by client and resource, counted on both sides of the hub"},
 		{"internal/version", ground, 0, "which build this is"},
 		{"internal/logging", ground, 0, "the logger that a program's flags ask for"},
+		{"internal/systemd", ground, 0, "what the service manager hands over and wants to hear"},
 		{"internal/wellknown", ground, 0, "names that users write: ports, annotations, labels, paths"},
 
 		// Floor 1 knows the words of the Kubernetes API.

@@ -16,6 +16,7 @@ import (
 	"yurt/internal/credential"
 	"yurt/internal/filter"
 	"yurt/internal/store"
+	"yurt/internal/systemd"
 	"yurt/internal/upstream"
 )
 
@@ -47,6 +48,9 @@ type Config struct {
 
 	// DisableOverlay: pods and endpoints are shown as the cloud had them last, and pod status is not accepted in the dark.
 	DisableOverlay bool
+
+	// Sockets were opened by somebody else, who keeps them open over restarts: "secure", "admin" and "plain".
+	Sockets systemd.Sockets
 
 	Version string
 	Logger  *slog.Logger

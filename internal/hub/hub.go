@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"path/filepath"
 	"time"
 
@@ -32,6 +33,7 @@ import (
 	"yurt/internal/peer"
 	"yurt/internal/replica"
 	"yurt/internal/store"
+	"yurt/internal/systemd"
 	"yurt/internal/upstream"
 )
 
@@ -88,17 +90,20 @@ func New(cfg Config) (*Hub, error) {
 // before it touches the first one's files.
 func (h *Hub) open() error {
 	var err error
-	if h.secure.Listener, err = net.Listen("tcp", h.cfg.address(h.cfg.SecurePort)); err != nil {
+	if h.secure.Listener, err = h.cfg.Sockets.Listen("secure", h.cfg.address(h.cfg.SecurePort)); err != nil {
 		return fmt.Errorf("open the TLS port: %w", err)
 	}
-	if h.admin.Listener, err = net.Listen("tcp", h.cfg.address(h.cfg.AdminPort)); err != nil {
+	if h.admin.Listener, err = h.cfg.Sockets.Listen("admin", h.cfg.address(h.cfg.AdminPort)); err != nil {
 		return fmt.Errorf("open the admin port: %w", err)
 	}
 	if h.cfg.Insecure {
 		h.plain = &listener{}
-		if h.plain.Listener, err = net.Listen("tcp", h.cfg.address(h.cfg.ProxyPort)); err != nil {
+		if h.plain.Listener, err = h.cfg.Sockets.Listen("plain", h.cfg.address(h.cfg.ProxyPort)); err != nil {
 			return fmt.Errorf("open the plain port: %w", err)
 		}
+	}
+	if err = h.cfg.Sockets.Taken(); err != nil {
+		return err
 	}
 	if h.store, err = store.Open(h.storeDir(), h.cfg.storeOptions(h.openKeys)); err != nil {
 		return err
@@ -263,6 +268,7 @@ func (h *Hub) Run(ctx context.Context) error {
 		h.log.Warn("the plain port is open: whoever reaches it acts as the node", "address", h.plain.Addr().String())
 		g.Go(func() error { return serve(ctx, *h.plain, h.log) })
 	}
+	g.Go(func() error { return systemd.Supervise(ctx, h.alive, h.log) })
 	h.log.Info("yurthub serves", "version", h.cfg.Version, "node", h.node, "proxy", h.secure.Addr().String(), "admin", h.admin.Addr().String(), "store", h.storeDir())
 
 	err := g.Wait()
@@ -272,7 +278,7 @@ func (h *Hub) Run(ctx context.Context) error {
 
 // Close releases what New took. Run must have returned.
 func (h *Hub) Close() error {
-	var errs []error
+	errs := []error{h.cfg.Sockets.Close()}
 	listeners := []net.Listener{h.secure.Listener, h.admin.Listener}
 	if h.plain != nil {
 		listeners = append(listeners, h.plain.Listener)
@@ -289,6 +295,23 @@ func (h *Hub) Close() error {
 		errs = append(errs, h.store.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// alive asks the admin port as anybody would. A probe would not do by calling a function: what hangs may be in between.
+func (h *Hub) alive(ctx context.Context) error {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+h.AdminAddr()+"/livez", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(r)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("/livez: %s", resp.Status)
+	}
+	return nil
 }
 
 // SecureAddr is where the TLS port is.
