@@ -60,14 +60,7 @@ func TestAuthorityIsConstrained(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	certificate, err := authority.Serving()
-	if err != nil {
-		t.Fatal(err)
-	}
-	leaf, err := x509.ParseCertificate(certificate.Certificate[0])
-	if err != nil {
-		t.Fatal(err)
-	}
+	leaf := serving(t, authority)
 	roots := x509.NewCertPool()
 	roots.AddCert(authority.certificate)
 	if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, DNSName: "127.0.0.1"}); err != nil {
@@ -143,14 +136,7 @@ func TestPodAuthority(t *testing.T) {
 	if err != nil || !bytes.Equal(public, authority.PEM()) {
 		t.Errorf("the public part differs: %v", err)
 	}
-	certificate, err := authority.Serving()
-	if err != nil {
-		t.Fatal(err)
-	}
-	leaf, err := x509.ParseCertificate(certificate.Certificate[0])
-	if err != nil {
-		t.Fatal(err)
-	}
+	leaf := serving(t, authority)
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(public)
 	for _, name := range []string{"169.254.2.1", "10.96.0.1", "fd00::1", "kubernetes", "kubernetes.default.svc"} {
@@ -182,4 +168,17 @@ func TestPodAuthority(t *testing.T) {
 	if err != nil || bytes.Equal(other.PEM(), public) {
 		t.Errorf("the same one for other names: %v", err)
 	}
+}
+
+func serving(t *testing.T, authority *Authority) *x509.Certificate {
+	t.Helper()
+	certificate, err := authority.Serving()
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(certificate.Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return leaf
 }

@@ -30,7 +30,7 @@ import (
 	"yurt/internal/playground/scenario"
 )
 
-const adminPort = "127.0.0.1:10267"
+const adminPort = component.YurtHubAdmin
 
 // site is the cluster that the tests of this package share, one after the
 // other. Each leaves it healed, with the site's first pods running.

@@ -35,7 +35,7 @@ import (
 	"yurt/internal/playground/scenario"
 )
 
-const adminPort = "127.0.0.1:10267"
+const adminPort = component.YurtHubAdmin
 
 // shared is the cluster of all tests: two API servers, a node that talks to the
 // first through a front, and a node that knows both.

@@ -23,7 +23,6 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/utils/ptr"
 
-	"yurt/internal/adminapi"
 	"yurt/internal/credential"
 	"yurt/internal/playground/cluster"
 	"yurt/internal/playground/clustertest"
@@ -205,15 +204,9 @@ func (s *site) newest(since time.Time) (map[string]string, error) {
 
 func (s *site) awaitLink(t *testing.T, state string) {
 	t.Helper()
-	within(t, "the link is "+state, time.Minute, func(ctx context.Context) error {
-		client := s.edge.HTTP()
-		defer client.CloseIdleConnections()
-		status, err := adminapi.Get(ctx, client, "127.0.0.1:10267")
-		if err == nil && status.Link.State != state {
-			err = fmt.Errorf("it is %s (%s)", status.Link.State, status.Link.Reason)
-		}
-		return err
-	})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	must(t, scenario.AwaitLink(ctx, s.edge, state))
 }
 
 func within(t *testing.T, what string, limit time.Duration, done func(context.Context) error) {

@@ -17,7 +17,6 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/utils/ptr"
 
-	"yurt/internal/adminapi"
 	"yurt/internal/playground/cluster"
 	"yurt/internal/playground/clustertest"
 	"yurt/internal/playground/scenario"
@@ -197,15 +196,9 @@ func (s *site) cut(t *testing.T, n *cluster.Node) {
 
 func (s *site) awaitLink(t *testing.T, n *cluster.Node, state string) {
 	t.Helper()
-	await(t, "the link of "+n.Config.Name+" is "+state, time.Minute, func(ctx context.Context) error {
-		client := n.HTTP()
-		defer client.CloseIdleConnections()
-		status, err := adminapi.Get(ctx, client, "127.0.0.1:10267")
-		if err == nil && status.Link.State != state {
-			err = fmt.Errorf("it is %s (%s)", status.Link.State, status.Link.Reason)
-		}
-		return err
-	})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	must(t, scenario.AwaitLink(ctx, n, state))
 }
 
 func await(t *testing.T, what string, within time.Duration, done func(context.Context) error) {

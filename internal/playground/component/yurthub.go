@@ -6,7 +6,8 @@ const (
 	// YurtHubURL is the API server to the node's own components, YurtHubCA what they know it by.
 	YurtHubURL   = "https://127.0.0.1:10268"
 	YurtHubCA    = YurtHubRoot + "/pki/ca.crt"
-	YurtHubReady = "http://127.0.0.1:10267/readyz"
+	YurtHubAdmin = "127.0.0.1:10267"
+	YurtHubReady = "http://" + YurtHubAdmin + "/readyz"
 )
 
 // YurtHub is this project's own program on a node.

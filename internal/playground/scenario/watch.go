@@ -12,7 +12,9 @@ import (
 	"strings"
 	"time"
 
+	"yurt/internal/adminapi"
 	"yurt/internal/playground/cluster"
+	"yurt/internal/playground/component"
 )
 
 // Pod is a pod of the site as the node's container runtime has it running.
@@ -55,6 +57,19 @@ func Await(ctx context.Context, what string, done func(context.Context) error) e
 			return fmt.Errorf("wait until %s: %w: %w", what, context.Cause(ctx), last)
 		}
 	}
+}
+
+// AwaitLink waits until the hub of a node says that its link is in a state.
+func AwaitLink(ctx context.Context, n *cluster.Node, state string) error {
+	client := n.HTTP()
+	defer client.CloseIdleConnections()
+	return Await(ctx, "the link of "+n.Config.Name+" is "+state, func(ctx context.Context) error {
+		status, err := adminapi.Get(ctx, client, component.YurtHubAdmin)
+		if err == nil && status.Link.State != state {
+			err = fmt.Errorf("it is %s (%s)", status.Link.State, status.Link.Reason)
+		}
+		return err
+	})
 }
 
 // AwaitRunning waits until exactly the pods that want accepts run on the node,
