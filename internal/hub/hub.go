@@ -50,6 +50,7 @@ type Hub struct {
 	replicas *replica.Set
 	answers  *offline.Book
 	journal  *offline.Journal
+	registry *prometheus.Registry
 	metrics  *gateway.Metrics
 	overlay  *overlay.Overlay // nil if it is switched off
 	grants   *identity.Grants
@@ -183,8 +184,8 @@ func (h *Hub) assemble() error {
 		return err
 	}
 	h.journal.Node = h.node
-	registry := prometheus.NewRegistry()
-	h.metrics = gateway.NewMetrics(registry)
+	h.registry = prometheus.NewRegistry()
+	h.metrics = gateway.NewMetrics(h.registry)
 	memory := &gateway.Memory{Answers: h.answers, Replicas: h.replicas, Link: h.pool, Overlay: h.overlay}
 	filters := h.openFilters()
 	authenticator, err := h.openIdentity(memory)
@@ -192,7 +193,7 @@ func (h *Hub) assemble() error {
 		return err
 	}
 	gate := fairness.NewGate(fairness.DefaultLimits(cmp.Or(h.cfg.MaxInFlight, defaultInFlight)))
-	registry.MustRegister(gate)
+	h.registry.MustRegister(gate)
 	served := &gateway.Gateway{
 		Link:          h.pool,
 		Replicas:      h.replicas,
@@ -213,8 +214,8 @@ func (h *Hub) assemble() error {
 	if h.pods != nil {
 		h.pods.handler = guarded(served.At(identity.Pods))
 	}
-	registerMetrics(registry, h)
-	h.admin.handler = forPrograms(admin.Handler(h.Status, h.ready, registry))
+	registerMetrics(h.registry, h)
+	h.admin.handler = forPrograms(admin.Handler(h.Status, h.ready, h.registry))
 	return nil
 }
 
