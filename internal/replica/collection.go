@@ -80,6 +80,7 @@ type Collection struct {
 	inFlight <-chan struct{} // closed when the newest commit has its outcome; nil: there was none
 	queued   uint64          // the revision of the newest commit
 	bookmark uint64          // the newest version heard of, not committed yet
+	flushed  time.Time       // when a bookmark was last committed for its own sake
 	epoch    int             // how often the cloud has gone back in time
 	listed   time.Time       // when the newest complete list was begun
 

@@ -99,7 +99,6 @@ type follower struct {
 	steady      bool                  // the round's watch stood, or brought something
 	used        credential.Credential // of the round
 	began       int                   // the epoch in which the watch began
-	flushed     time.Time             // when a bookmark was last committed for its own sake
 	deniedSince time.Time             // of an uninterrupted series of denials
 	returning   time.Duration         // over which this round is spread, and a list that it finds necessary; 0: no outage was before it
 }
@@ -452,7 +451,7 @@ func (f *follower) resumeFrom(ctx context.Context) (uint64, error) {
 	f.began = f.epoch
 	f.queued = f.table.Revision()
 	if f.failed.Swap(false) {
-		f.bookmark, f.flushed = 0, time.Time{} // it may lie behind an event that was not taken
+		f.bookmark, f.flushed = 0, time.Time{} // the bookmark may lie behind an event that was not taken
 	}
 	return max(f.queued, f.bookmark), nil
 }
@@ -508,40 +507,43 @@ func (f *follower) apply(ctx context.Context, event wire.Event, fail context.Can
 
 // commit hands a change to the store. Feeding must be held. If it fails the
 // watch ends, and the next one begins at the revision that is durable.
-func (f *follower) commit(batch *store.Batch, revision uint64, fail context.CancelCauseFunc) {
-	batch.Expect(f.table, f.queued) // or a commit behind a failed one would leave a gap
-	f.queued = revision
+func (c *Collection) commit(batch *store.Batch, revision uint64, fail context.CancelCauseFunc) {
+	batch.Expect(c.table, c.queued) // or a commit behind a failed one would leave a gap
+	c.queued = revision
 	landed := make(chan struct{})
-	f.inFlight = landed
-	f.set.store.CommitAsync(batch, func(err error) {
+	c.inFlight = landed
+	c.set.store.CommitAsync(batch, func(err error) {
 		if err != nil {
-			f.failed.Store(true)
+			c.failed.Store(true)
 			fail(fmt.Errorf("%w: %w", errCommit, err))
 		}
 		close(landed)
 	})
 }
 
-// keepBookmark makes the newest version durable when the watch breaks: what
-// comes next may be a power cut, and then a watch from there.
-func (f *follower) keepBookmark() {
+// keepBookmark makes the newest version durable, unless the collection is being
+// fed. It does so when the watch breaks (what comes next may be a power cut, and
+// then a watch from there), and when another collection's turn has come.
+func (c *Collection) keepBookmark() {
 	select {
-	case f.feeding <- struct{}{}:
+	case c.feeding <- struct{}{}:
 	default:
-		return // somebody takes in a list, which is newer
+		return // by a list, which is newer, or by an event, with which the next bookmark may go
 	}
-	defer f.feeding.unlock()
-	if f.began != f.epoch || f.failed.Load() || f.bookmark <= f.queued {
+	defer c.feeding.unlock()
+	if c.failed.Load() || c.bookmark <= c.queued {
 		return
 	}
+	c.flushed = time.Now()
 	var batch store.Batch
-	batch.SetRevision(f.table, f.bookmark)
-	f.commit(&batch, f.bookmark, func(error) {})
+	batch.SetRevision(c.table, c.bookmark)
+	c.commit(&batch, c.bookmark, func(error) {}) // the next commit expects it, and fails too
 }
 
 // noteBookmark remembers how far the cloud has come. The version is made
 // durable, and so visible to clients, with the next event or after
-// bookmarkInterval: a commit for each would wear the flash out.
+// bookmarkInterval, and then those of all collections are: a commit for each
+// would wear the flash out, and a block for each collection too.
 func (f *follower) noteBookmark(event wire.Event, revision uint64, fail context.CancelCauseFunc) {
 	f.bookmark = max(f.bookmark, revision)
 	m, _ := f.current()
@@ -564,6 +566,9 @@ func (f *follower) noteBookmark(event wire.Event, revision uint64, fail context.
 	revision = max(revision, f.queued)
 	batch.SetRevision(f.table, revision)
 	f.commit(&batch, revision, fail)
+	for _, other := range f.set.All() {
+		other.keepBookmark() // this one is being fed, and stays as it is
+	}
 }
 
 // watchError reads the Status that ends a watch.

@@ -171,6 +171,66 @@ func (s *slowCloud) RoundTrip(r *http.Request, cred credential.Credential) (*htt
 
 // A node that comes up lists one long collection after the other, the kubelet's
 // before those that still wait.
+func TestBookmarksShareACommit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const collections, minutes = 8, 60
+		st, err := store.Open(t.TempDir(), store.Options{Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		up := newCloud()
+		up.change("ADDED", "a", "1", false)
+		set, err := Open(st, up, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		stopSet, stopStore := run(set.Run), run(st.Run)
+		minute := func(used int) {
+			for i := range used {
+				key := shop
+				key.LabelSelector = fmt.Sprintf("n=%d", i)
+				if _, err := set.Use(key, credential.Credential{Identity: key.Identity}, 0); err != nil {
+					t.Fatal(err)
+				}
+			}
+			synctest.Wait()
+			up.mu.Lock()
+			up.mood([]string{"bookmark"})
+			up.mu.Unlock()
+			time.Sleep(time.Minute)
+			synctest.Wait()
+		}
+		for i := range collections { // one after the other, so that each has a minute of its own
+			minute(i + 1)
+		}
+		for range 10 {
+			minute(collections)
+		}
+		before := st.Stats().Syncs
+		for range minutes {
+			minute(collections)
+		}
+		// Six times in the hour, and what comes during one sync goes with the next.
+		if syncs := st.Stats().Syncs - before; syncs < 6 || syncs > 6*3 {
+			t.Errorf("%d syncs in an hour of bookmarks for %d collections", syncs, collections)
+		}
+		for _, c := range set.All() {
+			if got := c.State().Revision; got+12 < up.revision {
+				t.Errorf("%s is at %d, the cloud at %d", c.Key, got, up.revision)
+			}
+		}
+		stopSet()
+		stopStore()
+		if err := st.Close(); err != nil {
+			t.Error(err)
+		}
+		up.mu.Lock()
+		up.breakStreams(errors.New("the end"))
+		up.mu.Unlock()
+		synctest.Wait()
+	})
+}
+
 func TestListsOneByOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := slog.New(slog.DiscardHandler)
