@@ -196,8 +196,14 @@ func TestBytesInBytesOut(t *testing.T) {
 		query := "?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"
 		got, err := initialEvents(t, inside, component.YurtHubURL+tc.path+query, token, accept)
 		must(t, err)
-		await(t, "the API server sends all initial events", 20*time.Second, func(context.Context) (err error) {
-			// It ends watches of definitions that are new, and whoever watches asks again.
+		await(t, "the API server sends all initial events", time.Minute, func(ctx context.Context) (err error) {
+			// It waits until its cache is where etcd is, ends the watch if that takes 3 s, and nothing tells its cache of
+			// a custom resource but a change of that resource.
+			if tc.path == crontab {
+				if err := s.makeCrontabElsewhere(ctx); err != nil {
+					return err
+				}
+			}
 			want, err = initialEvents(t, direct, s.APIServerURLs()[0]+tc.path+query, "", accept)
 			return err
 		})
@@ -269,6 +275,19 @@ func listVersion(t *testing.T, contentType string, body []byte) string {
 	l, err := wire.ReadList(bytes.NewReader(body), encoding, len(body)+1, func(wire.Item) error { return nil })
 	must(t, err)
 	return l.ResourceVersion
+}
+
+// makeCrontabElsewhere changes the resource, and nothing in the site's namespace.
+func (s *site) makeCrontabElsewhere(ctx context.Context) error {
+	client, err := dynamic.NewForConfig(s.RESTConfig())
+	if err != nil {
+		return err
+	}
+	object := unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "stable.example.com/v1", "kind": "CronTab", "metadata": map[string]any{"generateName": "elsewhere-"},
+	}}
+	_, err = client.Resource(crontabs).Namespace(metav1.NamespaceDefault).Create(ctx, &object, metav1.CreateOptions{})
+	return err
 }
 
 func (s *site) makeCrontabs(t *testing.T) {
