@@ -83,6 +83,9 @@ type Exchange struct {
 	// leads to Fallback.
 	Show func(Answer) []byte
 
+	// Allowed, if set, is called when a successful answer begins.
+	Allowed func()
+
 	// Fallback answers the client when no API server did: the error is
 	// ErrSlow, ErrNotKubernetes, one of the Upstream or that of Inspect.
 	Fallback func(w http.ResponseWriter, r *http.Request, err error)
@@ -152,6 +155,9 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, x Exchange) {
 				if err := x.Inspect(*answer); err != nil {
 					return err
 				}
+			}
+			if x.Allowed != nil && resp.StatusCode == http.StatusOK {
+				x.Allowed()
 			}
 			return x.show(resp, answer)
 		},

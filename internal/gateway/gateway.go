@@ -16,8 +16,10 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
+	"yurt/internal/backoff"
 	"yurt/internal/fairness"
 	"yurt/internal/filter"
 	"yurt/internal/forward"
@@ -245,7 +247,49 @@ func (x *exchange) denied(d *replica.DeniedError) {
 		x.reply(refusal) // what is streamed past the replica is not filtered
 		return
 	}
-	x.forward(forward.Exchange{API: x.own(), Fallback: func(http.ResponseWriter, *http.Request, error) { x.reply(refusal) }})
+	e := forward.Exchange{API: x.own(), Fallback: func(http.ResponseWriter, *http.Request, error) { x.reply(refusal) }}
+	if x.q.Verb != request.Watch {
+		x.forward(e)
+		return
+	}
+	ctx, end := context.WithCancel(x.r.Context())
+	var feeding sync.WaitGroup
+	defer feeding.Wait()
+	defer end()
+	x.r = x.r.WithContext(ctx)
+	e.Allowed = func() {
+		feeding.Go(func() {
+			defer end()
+			x.awaitFed(ctx)
+		})
+	}
+	x.forward(e)
+}
+
+const (
+	// reaskBase and reaskCap space the attempts to feed a collection that a
+	// client streams past the replica.
+	reaskBase = time.Second
+	reaskCap  = 5 * time.Minute
+)
+
+// awaitFed makes the feed ask again, ever less often, while a client streams
+// past the replica what the feed was denied: a node authorizer that has not seen
+// a binding yet allows a moment later what it denied, and what is not fed is
+// missing in the dark. It returns when the collection is fed, so that the stream
+// is ended and the client's next one comes from the replica, or when ctx ends.
+func (x *exchange) awaitFed(ctx context.Context) {
+	again := backoff.Backoff{Base: reaskBase, Cap: reaskCap}
+	for again.Wait(ctx) == nil {
+		c, ok := x.Replicas.Lookup(replica.KeyOf(x.q, x.representation, x.caller.Identity))
+		if !ok {
+			return
+		}
+		c.Reconsider()
+		if c.Ready(ctx) == nil {
+			return
+		}
+	}
 }
 
 // refuse answers a client that could not be identified.

@@ -363,3 +363,38 @@ func version(s string) uint64 {
 	}
 	return v
 }
+
+// TestDenialThatCameTooEarly: the node authorizer denies the feed's list because
+// it has not seen the pod's binding yet, and allows the kubelet's own watch a
+// moment later. The collection is fed all the same, and there in the dark.
+func TestDenialThatCameTooEarly(t *testing.T) {
+	const (
+		path  = "/api/v1/namespaces/shop/configmaps"
+		named = "fieldSelector=metadata.name%3Dc"
+	)
+	inBubble(t, func(t *testing.T, w *world) {
+		w.change("put "+path+"/c planted", "deny node list:"+path)
+		stream := w.begin("GET " + path + "?watch=1&resourceVersion=100&allowWatchBookmarks=true&" + named)
+		rest()
+		if stream.code != http.StatusOK || !strings.Contains(stream.takeEvents(), "c=planted") {
+			t.Fatalf("the client's own watch, which the API server allows: %s", stream)
+		}
+		w.cloud.takeSeen()
+		time.Sleep(10 * time.Minute)
+		if asked := len(w.cloud.takeSeen()); asked < 2 || asked > 20 {
+			t.Errorf("a feed that was denied asks %d times in 10 minutes", asked)
+		}
+		w.change("allow node list:" + path)
+		select {
+		case <-stream.done: // the client begins again, from the replica
+		case <-time.After(2 * reaskCap):
+			t.Error("the stream past the replica goes on when the replica is fed")
+		}
+		stream.cancel()
+		w.change("cut")
+		w.restart()
+		if got := w.do("GET " + path + "?resourceVersion=0&" + named); got.code != http.StatusOK || !strings.Contains(got.out.String(), "planted") {
+			t.Errorf("in the dark after a restart: %s", got)
+		}
+	})
+}

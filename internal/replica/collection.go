@@ -377,6 +377,9 @@ func (c *Collection) use(cred credential.Credential) bool {
 	return true
 }
 
+// Reconsider makes the feed ask again, as whom it did, after a denial.
+func (c *Collection) Reconsider() { c.use(c.credential()) }
+
 func (c *Collection) credential() credential.Credential {
 	c.mu.Lock()
 	defer c.mu.Unlock()

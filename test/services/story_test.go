@@ -169,7 +169,10 @@ func (s *site) checkLost(t *testing.T, booted time.Time) {
 	for _, p := range own(s.off) {
 		failed, of := p.failures(t, booted, time.Now())
 		t.Logf("%s without the overlay: %d of %d attempts failed since the boot", p, len(failed), of)
-		if of == 0 || len(failed) < of {
+		switch {
+		case of == 0:
+			t.Errorf("%s: nobody has asked since the boot: does the client's pod run on off?", p)
+		case len(failed) < of:
 			t.Errorf("%s: %d of %d attempts failed without the overlay: this test could not fail", p, len(failed), of)
 		}
 	}
