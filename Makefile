@@ -19,6 +19,10 @@ older_tests = ^Test(KubectlCannotTell|PodsComeBackInTheDark|RestartsInTheDark|Co
 # make e2e K8S=1.34 reaches the tests, and the playground, through the environment.
 export K8S
 
+# So do SEED and SOAK the fault tests; without FAULTS=full they do a small part, as in CI.
+export SEED
+export SOAK
+
 golangci_lint = $(GO) tool -modfile=tools/go.mod golangci-lint
 
 root := $(filter 0,$(shell id -u))
@@ -65,6 +69,10 @@ scale: prepare ## Measure the cloud's controllers on a fleet of NODES (5000) hol
 .PHONY: race
 race: $(if $(root),prepare) ## Run the quick tests under the race detector, in random order
 	$(GO) test -race -shuffle=on -timeout 20m $(unit_tests)
+
+.PHONY: faults
+faults: prepare ## Cut the power, fill the disk and more, for at most 15 minutes (needs root); SOAK=8h goes on for so long, SEED=n repeats
+	FAULTS=full $(GO) test -count=1 -v -p 1 -timeout 0 $(if $(RUN),-run '$(RUN)') ./test/faults/...
 
 .PHONY: fuzz
 fuzz: ## Fuzz each target in turn for FUZZTIME (1m)
