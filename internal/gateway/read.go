@@ -172,6 +172,8 @@ func (x *exchange) listFresh() {
 		x.serveList(c)
 	case errors.As(err, &denied), x.r.Context().Err() != nil:
 		x.failed(err)
+	case errors.Is(err, replica.ErrNotKept):
+		x.ask() // the cloud is there: what the disk does not take is passed on, and not promised for the dark
 	default:
 		x.answerKnown(err)
 	}

@@ -27,6 +27,9 @@ const (
 	consistent
 )
 
+// ErrNotKept: the cloud has answered, and the store does not take the answer in. The disk is full, or fails.
+var ErrNotKept = errors.New("the store does not take it in")
+
 // list is the feed's.
 func (c *Collection) list(ctx context.Context) error {
 	turn, err := c.set.turns.take(ctx, errand{node: c.Identity.IsNode(), long: request.SingleName(c.FieldSelector) == ""})
@@ -131,7 +134,11 @@ func (c *Collection) takeIn(ctx context.Context, in *incoming, contentType strin
 		if err != nil {
 			return fmt.Errorf("object %s/%s has resourceVersion %q", item.Namespace, item.Name, item.ResourceVersion)
 		}
-		return in.stage.Add(ctx, store.Record{Key: rowKey(item.Namespace, item.Name), Revision: revision, Identity: item.UID, Value: item.Raw})
+		record := store.Record{Key: rowKey(item.Namespace, item.Name), Revision: revision, Identity: item.UID, Value: item.Raw}
+		if err := in.stage.Add(ctx, record); err != nil {
+			return fmt.Errorf("%w: %w", ErrNotKept, err)
+		}
+		return nil
 	})
 	if err != nil {
 		return err
@@ -163,7 +170,7 @@ func (c *Collection) swap(ctx context.Context, in *incoming) error {
 		c.epoch++
 	}
 	if _, err := swap(ctx, in.revision, raw); err != nil {
-		return fmt.Errorf("take in list: %w", err)
+		return fmt.Errorf("take in list: %w: %w", ErrNotKept, err)
 	}
 	c.queued, c.bookmark = in.revision, in.revision
 	c.update(func() {

@@ -31,6 +31,8 @@ var needs = [...]need{
 	{"conntrack", "conntrack"},
 	{"ip", "iproute2"},
 	{"iptables", "iptables"},
+	{"mkfs.ext4", "e2fsprogs"},
+	{"mkfs.xfs", "xfsprogs"},
 	{"mount", "mount"},
 	{"nft", "nftables"},
 	{"nsenter", "util-linux"},

@@ -54,7 +54,10 @@ func All() []Mutant {
 			{feed, "	if revision <= f.queued {\n		return nil", `	if revision <= f.queued || revision%13 == 0 && mutated("an event is dropped") {` + "\n		return nil"},
 		}, validate.ErrGap},
 		{"a list lacks an object", []Edit{
-			{list, "		return in.stage.Add(ctx,", "		if revision%7 == 0 && mutated(\"a list lacks an object\") {\n			return nil\n		}\n		return in.stage.Add(ctx,"},
+			{list, "		if err := in.stage.Add(ctx, record); err != nil {", `		if revision%7 == 0 && mutated("a list lacks an object") {
+			return nil
+		}
+		if err := in.stage.Add(ctx, record); err != nil {`},
 		}, validate.ErrPartial},
 		{"a list is older than it was", []Edit{
 			{"internal/replica/serve.go", "ResourceVersion: strconv.FormatUint(view.Revision(), 10)}", `ResourceVersion: strconv.FormatUint(view.Revision()-now("a list is older than it was"), 10)}`},

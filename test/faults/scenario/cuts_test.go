@@ -2,6 +2,7 @@ package scenario
 
 import (
 	"context"
+	"errors"
 	"os"
 	"strconv"
 	"testing"
@@ -191,7 +192,7 @@ func TestHubThatDoesNotStart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(r.Violations) == 0 || r.Violations[0].Guarantee != validate.ErrStart {
+	if len(r.Violations) == 0 || !errors.Is(r.Violations[0].Guarantee, validate.ErrStart) {
 		t.Errorf("got %v, want %v", r.Violations, validate.ErrStart)
 	}
 }

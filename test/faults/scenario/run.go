@@ -1,6 +1,7 @@
 package scenario
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -116,7 +117,7 @@ func (r *Result) judge(s *site) (violated bool) {
 
 func (r *Result) violates(guarantee error) bool {
 	for _, v := range r.Violations {
-		if guarantee == nil || v.Guarantee == guarantee {
+		if guarantee == nil || errors.Is(v.Guarantee, guarantee) {
 			return true
 		}
 	}
@@ -139,6 +140,7 @@ type Campaign struct {
 	Program string
 	Seed    uint64 // of the first run; the next one has the next
 	Cuts    int
+	Lives   int           // of a site; 0: livesOfASite
 	AtLeast time.Duration // to go on for
 	Slow    time.Duration
 	Open    func(dir string) (Disk, error)
@@ -151,7 +153,8 @@ func (c Campaign) Run(ctx context.Context, dir string) (report.Row, []*validate.
 	var violations []*validate.Violation
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(sites)
-	for i := 0; i*livesOfASite < c.Cuts || time.Since(began) < c.AtLeast; i++ {
+	lives := cmp.Or(c.Lives, livesOfASite)
+	for i := 0; i*lives < c.Cuts || time.Since(began) < c.AtLeast; i++ {
 		mu.Lock()
 		stop := len(violations) > 0 || ctx.Err() != nil
 		mu.Unlock()
@@ -163,7 +166,7 @@ func (c Campaign) Run(ctx context.Context, dir string) (report.Row, []*validate.
 			if err != nil {
 				return err
 			}
-			run := Cuts{Program: c.Program, Dir: siteDir, Seed: c.Seed + uint64(i), Cuts: livesOfASite, Open: c.Open}
+			run := Cuts{Program: c.Program, Dir: siteDir, Seed: c.Seed + uint64(i), Cuts: lives, Open: c.Open}
 			if c.Open == nil && i%2 == 1 {
 				run.Slow = c.Slow
 			}

@@ -61,7 +61,7 @@ func (s *site) traffic(ctx context.Context, p plan, hub *hubProcess, life int) {
 func (s *site) writeNotes(ctx context.Context, c *traffic.Client) {
 	for range s.rand.IntN(4) {
 		s.notes++
-		_ = c.Note(ctx, fmt.Sprintf("%d", s.notes)) // what was accepted is recorded
+		_, _ = c.Note(ctx, fmt.Sprintf("%d", s.notes)) // what was accepted is recorded
 	}
 }
 

@@ -59,16 +59,25 @@ func (c *Client) url(collection history.Collection, query string) string {
 // List lists a collection as informers do, and returns its version, or 0. An answer that breaks off, and none, are recorded
 // as code 0.
 func (c *Client) List(ctx context.Context, collection history.Collection) uint64 {
+	return c.record(ctx, collection, "resourceVersion=0")
+}
+
+// ListFresh lists a collection as it is at the API server, if there is one.
+func (c *Client) ListFresh(ctx context.Context, collection history.Collection) uint64 {
+	return c.record(ctx, collection, "")
+}
+
+func (c *Client) record(ctx context.Context, collection history.Collection, query string) uint64 {
 	read := history.Read{Life: c.Life, Client: c.Name, Collection: collection, Dark: c.Dark}
-	if err := c.list(ctx, &read); err != nil && ctx.Err() != nil {
+	if err := c.list(ctx, &read, query); err != nil && ctx.Err() != nil {
 		return 0 // it was the client who broke off
 	}
 	c.Rec.Read(read)
 	return read.Revision
 }
 
-func (c *Client) list(ctx context.Context, read *history.Read) error {
-	resp, err := c.get(ctx, c.url(read.Collection, "resourceVersion=0"))
+func (c *Client) list(ctx context.Context, read *history.Read, query string) error {
+	resp, err := c.get(ctx, c.url(read.Collection, query))
 	if err != nil {
 		return err
 	}
@@ -131,22 +140,22 @@ func (c *Client) Watch(ctx context.Context, collection history.Collection, from 
 	return last, true
 }
 
-// Note writes an event of that name, and records it if there is no cloud and it was accepted.
-func (c *Client) Note(ctx context.Context, name string) error {
+// Note writes an event of that name, and records it if there is no cloud and it was accepted. It returns the answer's code.
+func (c *Client) Note(ctx context.Context, name string) (int, error) {
 	body := fmt.Sprintf(`{"kind":"Event","apiVersion":"v1","metadata":{"name":%q,"namespace":"shop"},"involvedObject":{"namespace":"shop","name":"p"},`+
 		`"reason":"Dark","message":%q,"type":"Normal"}`, NotePrefix+name, Marker+name)
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, c.Hub+"/api/v1/namespaces/shop/events", strings.NewReader(body))
 	if err != nil {
-		return err
+		return 0, err
 	}
 	r.Header.Set("Content-Type", "application/json")
 	resp, err := c.HTTP.Do(r)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode == http.StatusCreated && c.Dark {
 		c.Rec.Noted(NotePrefix + name)
 	}
-	return nil
+	return resp.StatusCode, nil
 }

@@ -31,9 +31,10 @@ type World struct {
 	revision uint64
 	objects  map[string]map[string]object // by path and name
 	events   []event
-	floor    uint64        // versions up to here are forgotten
-	wake     chan struct{} // closed when something happens
-	ends     int           // how often all watches have been ended
+	newest   map[string]uint64 // by path
+	floor    uint64            // versions up to here are forgotten
+	wake     chan struct{}     // closed when something happens
+	ends     int               // how often all watches have been ended
 }
 
 type object struct {
@@ -48,7 +49,7 @@ type event struct {
 
 // NewWorld returns a world with some objects in it.
 func NewWorld(rec *history.Recorder, r *rand.Rand) *World {
-	w := &World{rec: rec, revision: 100, floor: 100, objects: map[string]map[string]object{}, wake: make(chan struct{})}
+	w := &World{rec: rec, revision: 100, floor: 100, objects: map[string]map[string]object{}, newest: map[string]uint64{}, wake: make(chan struct{})}
 	for _, path := range Paths() {
 		w.objects[path] = map[string]object{}
 		for range 8 {
@@ -82,7 +83,7 @@ func (w *World) Change(path string, r *rand.Rand) {
 	case remove:
 		typ = "DELETED"
 	}
-	o.version = w.revision
+	o.version, w.newest[path] = w.revision, w.revision
 	if typ == "DELETED" {
 		delete(w.objects[path], name)
 	} else {
@@ -109,11 +110,11 @@ func (w *World) Forget() {
 	w.stir()
 }
 
-// Revision is the newest version.
-func (w *World) Revision() uint64 {
+// Newest is the version of the newest change of a collection.
+func (w *World) Newest(path string) uint64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.revision
+	return w.newest[path]
 }
 
 // list returns the objects of a collection, by name, and the version of the list.
