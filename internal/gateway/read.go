@@ -80,7 +80,7 @@ func (x *exchange) inTime(upTo func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(x.r.Context(), readDeadline)
 	defer cancel()
 	err := upTo(ctx)
-	if ctx.Err() != nil {
+	if ctx.Err() != nil && !errors.Is(err, replica.ErrNotKept) {
 		x.Proxy.Upstream.Suspect()
 	}
 	return err

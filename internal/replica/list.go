@@ -27,7 +27,7 @@ const (
 	consistent
 )
 
-// ErrNotKept: the cloud has answered, and the store does not take the answer in. The disk is full, or fails.
+// ErrNotKept: the store does not take in what the cloud answers, or not in time. The disk is full, or fails.
 var ErrNotKept = errors.New("the store does not take it in")
 
 // list is the feed's.

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 )
 
@@ -10,13 +11,16 @@ type refresh struct {
 	done  chan struct{} // closed at its end; then the others are set
 	began time.Time
 	err   error
+	// keeping: it waits for the disk, and not for the cloud.
+	keeping atomic.Bool
 }
 
 // Refresh returns when what the replica holds is not older than the moment
 // since: a consistent list that was begun after it has been committed. The list
 // goes on when ctx ends, for the next who asks: over a slow link it would
 // otherwise be begun again and again, and never come to its end. There is one
-// at a time; who comes too late for it waits, and begins the next.
+// at a time; who comes too late for it waits, and begins the next. If it is the
+// disk that takes longer than ctx, the error is ErrNotKept.
 func (c *Collection) Refresh(ctx context.Context, since time.Time) error {
 	defer c.await()()
 	for {
@@ -24,6 +28,9 @@ func (c *Collection) Refresh(ctx context.Context, since time.Time) error {
 		select {
 		case <-r.done:
 		case <-ctx.Done():
+			if r.keeping.Load() {
+				return ErrNotKept
+			}
 			return context.Cause(ctx)
 		}
 		if !r.began.Before(since) {
@@ -44,7 +51,7 @@ func (c *Collection) refreshing(since time.Time) *refresh {
 	c.refresh = r
 	c.mu.Unlock()
 	c.set.start(func(ctx context.Context) {
-		r.began, r.err = c.takeRefresh(ctx, since)
+		r.began, r.err = c.takeRefresh(ctx, r, since)
 		c.mu.Lock()
 		c.refresh = nil
 		c.mu.Unlock()
@@ -56,8 +63,8 @@ func (c *Collection) refreshing(since time.Time) *refresh {
 // takeRefresh lists the collection, unless that has just been done. While the
 // list comes the feed's watch goes on; if it has overtaken the list at its end,
 // the list has nothing to add.
-func (c *Collection) takeRefresh(ctx context.Context, since time.Time) (began time.Time, err error) {
-	before, err := c.standing(ctx)
+func (c *Collection) takeRefresh(ctx context.Context, r *refresh, since time.Time) (began time.Time, err error) {
+	before, err := c.standing(ctx, r)
 	switch {
 	case err != nil:
 		return time.Now(), err
@@ -74,6 +81,7 @@ func (c *Collection) takeRefresh(ctx context.Context, since time.Time) (began ti
 		return began, err
 	}
 	defer c.feeding.unlock()
+	r.keeping.Store(true)
 	if err := c.landed(ctx); err != nil {
 		return began, err
 	}
@@ -98,11 +106,13 @@ type standing struct {
 }
 
 // standing returns where the collection stands; no commit is under way then.
-func (c *Collection) standing(ctx context.Context) (standing, error) {
+func (c *Collection) standing(ctx context.Context, r *refresh) (standing, error) {
 	if err := c.feeding.lock(ctx); err != nil {
 		return standing{}, err
 	}
 	defer c.feeding.unlock()
+	r.keeping.Store(true)
+	defer r.keeping.Store(false)
 	if err := c.landed(ctx); err != nil {
 		return standing{}, err
 	}

@@ -58,8 +58,8 @@ func (d *Device) Dir() string { return d.dir }
 // Kind says in a report what a cut did: the file system decides what is lost.
 func (d *Device) Kind(Loss) string { return d.kind + " shut down" }
 
-// perChange is about how long a hub takes from one change of its disk to the next.
-const perChange = 500 * time.Microsecond
+// perChange is about how long a hub takes from one change of its disk to the next, its start included.
+const perChange = 5 * time.Millisecond
 
 // CutAt makes the power go after about the time that n changes take: nobody counts them here.
 func (d *Device) CutAt(n int, _ bool) {

@@ -129,7 +129,7 @@ func TestMutants(t *testing.T) {
 		delete(unproved, m.Violates)
 		dir := t.TempDir()
 		group.Go(func() error {
-			return findMutant(ctx, t, Cuts{Program: program, Env: m.Env(), Dir: dir, Seed: seed, Cuts: 400, Until: m.Violates, Slow: 2 * time.Millisecond}, m)
+			return findMutant(ctx, t, Cuts{Program: program, Env: m.Env(), Dir: dir, Seed: seed, Cuts: 2000, Until: m.Violates, Slow: 2 * time.Millisecond}, m)
 		})
 	}
 	if err := group.Wait(); err != nil {

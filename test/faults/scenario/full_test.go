@@ -21,7 +21,7 @@ func TestDiskThatFails(t *testing.T) {
 	table := report.New()
 	group, ctx := errgroup.WithContext(t.Context())
 	group.SetLimit(sites)
-	for _, p := range fault.Policies(300 * time.Millisecond) {
+	for _, p := range fault.Policies(3 * time.Second) { // later than a consistent read may be
 		dir := t.TempDir()
 		group.Go(func() error {
 			began := time.Now()
