@@ -167,12 +167,15 @@ func (c Campaign) Run(ctx context.Context, dir string) (report.Row, []*validate.
 				return err
 			}
 			run := Cuts{Program: c.Program, Dir: siteDir, Seed: c.Seed + uint64(i), Cuts: lives, Open: c.Open}
-			if c.Open == nil && i%2 == 1 {
+			if c.Open == nil && run.Seed%2 == 1 { // and not i: a run that is repeated by its seed is the first one
 				run.Slow = c.Slow
 			}
 			r, err := run.Run(ctx)
 			if err != nil {
 				return fmt.Errorf("SEED=%d: %w", run.Seed, err)
+			}
+			for _, v := range r.Violations {
+				v.Log = fmt.Sprintf("SEED=%d\n%s", run.Seed, v.Log)
 			}
 			table.Add("", r.Row)
 			mu.Lock()
