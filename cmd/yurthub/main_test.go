@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"syscall"
 	"testing"
 	"time"
@@ -26,6 +27,7 @@ func TestMain(m *testing.M) {
 // and $PLAIN. Beside testscript's commands it has
 //
 //	await          wait until the hub on $ADMIN is ready
+//	await FILE RE  wait until a line of the file matches
 //	signal TERM    send a signal to all hubs in the background
 //	hold URL       begin a request and leave its answer unread to the end
 //	within 2s      fail if the last signal was sent longer ago
@@ -34,11 +36,17 @@ func TestScripts(t *testing.T) {
 		Dir:   "testdata",
 		Setup: setup,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"await": func(ts *testscript.TestScript, _ bool, _ []string) { await(ts) },
+			"await": func(ts *testscript.TestScript, _ bool, args []string) {
+				if len(args) == 2 {
+					awaitLine(ts, args[0], args[1])
+					return
+				}
+				await(ts)
+			},
 			"hold":  func(ts *testscript.TestScript, _ bool, args []string) { hold(ts, args[0]) },
 			"signal": func(ts *testscript.TestScript, _ bool, args []string) {
 				for _, cmd := range ts.BackgroundCmds() {
-					ts.Check(cmd.Process.Signal(map[string]os.Signal{"TERM": syscall.SIGTERM, "INT": os.Interrupt}[args[0]]))
+					ts.Check(cmd.Process.Signal(map[string]os.Signal{"TERM": syscall.SIGTERM, "INT": os.Interrupt, "HUP": syscall.SIGHUP}[args[0]]))
 				}
 				ts.Setenv("CLOCK", time.Now().Format(time.RFC3339Nano))
 			},
@@ -106,7 +114,7 @@ contexts: [{name: x, context: {cluster: c, user: u}}]
 }
 
 func await(ts *testscript.TestScript) {
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		resp, err := http.Get("http://127.0.0.1:" + ts.Getenv("ADMIN") + "/readyz")
 		if err == nil {
 			resp.Body.Close()
@@ -116,6 +124,19 @@ func await(ts *testscript.TestScript) {
 		}
 		if time.Now().After(end) {
 			ts.Fatalf("the hub is not ready: %v", err)
+		}
+	}
+}
+
+func awaitLine(ts *testscript.TestScript, file, pattern string) {
+	re := regexp.MustCompile(pattern)
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		text := ts.ReadFile(file)
+		if re.MatchString(text) {
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("no line of %s matches %s:\n%s", file, pattern, text)
 		}
 	}
 }

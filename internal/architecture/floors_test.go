@@ -41,6 +41,7 @@ func floors() []place {
 		{"internal/health", ground, 0, "conditions with code and severity; those who know the facts report into it"},
 		{"internal/traffic", ground, 0, "bytes by client and resource, counted on both sides of the hub"},
 		{"internal/version", ground, 0, "which build this is"},
+		{"internal/config", ground, 0, "a file that sets a program's flags; it knows no flag by name"},
 		{"internal/logging", ground, 0, "the logger that a program's flags ask for"},
 		{"internal/systemd", ground, 0, "what the service manager hands over and wants to hear"},
 		{"internal/wellknown", ground, 0, "names that users write: ports, annotations, labels, paths"},

@@ -91,9 +91,8 @@ func (r *RefusalError) Error() string {
 
 // Gate lets requests in.
 type Gate struct {
-	limits Limits
-
 	mu      sync.Mutex
+	limits  Limits
 	clients map[Client]*client
 	seats   int // taken
 	others  int // of them, by clients that are not the node
@@ -122,6 +121,14 @@ type waiter struct {
 // NewGate returns a gate with nobody in it.
 func NewGate(l Limits) *Gate {
 	return &Gate{limits: l, clients: map[Client]*client{}, refused: map[Reason]uint64{}}
+}
+
+// SetLimits holds all that come from now on to other limits. Who is in stays in, and who waits is seated by the new ones.
+func (g *Gate) SetLimits(l Limits) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.limits = l
+	g.next()
 }
 
 // Enter returns when the request may be answered; its Turn must be ended. The
@@ -249,8 +256,9 @@ func (g *Gate) sit(ctx context.Context, c *client, width int) error {
 	}
 	w := &waiter{client: c, width: width, granted: make(chan struct{})}
 	g.line = append(g.line, w)
+	patience := g.limits.Patience
 	g.mu.Unlock()
-	timer := time.NewTimer(g.limits.Patience)
+	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	var err error
 	select {
@@ -309,8 +317,9 @@ func (g *Gate) refuse(ctx context.Context, c *client, r *RefusalError) error {
 		return r
 	}
 	c.held++
+	hold := g.limits.Hold
 	g.mu.Unlock()
-	err := sleep(ctx, g.limits.Hold)
+	err := sleep(ctx, hold)
 	g.mu.Lock()
 	c.held--
 	g.mu.Unlock()

@@ -393,3 +393,39 @@ yurthub_requests_refused_total{reason="streams"} 1
 		t.Error(err)
 	}
 }
+
+// TestSetLimits: new limits hold for who comes, and seat who waits.
+func TestSetLimits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := NewGate(unpaced(20))
+		client := Request{Client: Client{Name: "greedy"}}
+		var in int
+		for ; ; in++ {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+			_, err := g.Enter(ctx, client)
+			cancel()
+			if err != nil {
+				break
+			}
+		}
+		seated := make(chan error)
+		go func() {
+			_, err := g.Enter(t.Context(), client)
+			seated <- err
+		}()
+		synctest.Wait()
+		g.SetLimits(unpaced(200))
+		if err := <-seated; err != nil {
+			t.Errorf("who waited: %v", err)
+		}
+		if share := unpaced(200).Share; in >= share {
+			t.Fatalf("%d seats of %d: the limits were not lower before", in, share)
+		}
+		g.SetLimits(unpaced(20))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		if _, err := g.Enter(ctx, client); err == nil {
+			t.Error("seated beyond the new limits")
+		}
+	})
+}

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,7 +15,9 @@ import (
 	"time"
 
 	"yurt/internal/credential"
+	"yurt/internal/fairness"
 	"yurt/internal/filter"
+	"yurt/internal/replica"
 	"yurt/internal/store"
 	"yurt/internal/systemd"
 	"yurt/internal/upstream"
@@ -172,6 +175,14 @@ func (c *Config) storeOptions(keys func() ([][]byte, error)) store.Options {
 		o.SegmentBytes = min(8<<20, c.MaxBytes/logFiles)
 	}
 	return o
+}
+
+func (c *Config) limits() fairness.Limits {
+	return fairness.DefaultLimits(cmp.Or(c.MaxInFlight, defaultInFlight))
+}
+
+func (c *Config) kept() replica.Retention {
+	return replica.Retention{Idle: c.Retention, MaxBytes: c.MaxBytes / logFactor}
 }
 
 func (c *Config) servers() ([]*url.URL, error) {

@@ -7,7 +7,6 @@
 package hub
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -54,6 +53,7 @@ type Hub struct {
 	metrics  *gateway.Metrics
 	overlay  *overlay.Overlay // nil if it is switched off
 	grants   *identity.Grants
+	gate     *fairness.Gate
 
 	secure, admin listener
 	plain         *listener // nil unless asked for
@@ -169,7 +169,7 @@ func (h *Hub) assemble() error {
 	if h.replicas, err = replica.Open(h.store, h.pool, h.log); err != nil {
 		return err
 	}
-	h.replicas.Retain(replica.Retention{Idle: h.cfg.Retention, MaxBytes: h.cfg.MaxBytes / logFactor})
+	h.replicas.Retain(h.cfg.kept())
 	if err := h.openOverlay(); err != nil {
 		return err
 	}
@@ -192,8 +192,8 @@ func (h *Hub) assemble() error {
 	if err != nil {
 		return err
 	}
-	gate := fairness.NewGate(fairness.DefaultLimits(cmp.Or(h.cfg.MaxInFlight, defaultInFlight)))
-	h.registry.MustRegister(gate)
+	h.gate = fairness.NewGate(h.cfg.limits())
+	h.registry.MustRegister(h.gate)
 	served := &gateway.Gateway{
 		Link:          h.pool,
 		Replicas:      h.replicas,
@@ -202,7 +202,7 @@ func (h *Hub) assemble() error {
 		Memory:        memory,
 		Authenticator: authenticator,
 		Grants:        h.grants,
-		Gate:          gate,
+		Gate:          h.gate,
 		Filters:       filters,
 		Logger:        h.log,
 		Metrics:       h.metrics,
@@ -275,6 +275,15 @@ func (h *Hub) Run(ctx context.Context) error {
 	err := g.Wait()
 	stopStore()
 	return errors.Join(err, <-stored)
+}
+
+// Adjust changes what can be changed while the hub runs: how many requests are answered at a time, and how long what nobody
+// asks for is kept. 0 is the default. Both hold from now on.
+func (h *Hub) Adjust(maxInFlight int, retention time.Duration) {
+	adjusted := h.cfg
+	adjusted.MaxInFlight, adjusted.Retention = maxInFlight, retention
+	h.gate.SetLimits(adjusted.limits())
+	h.replicas.Retain(adjusted.kept())
 }
 
 // Close releases what New took. Run must have returned.

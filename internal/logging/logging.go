@@ -15,6 +15,8 @@ import (
 type Flags struct {
 	Level  string // debug, info, warn or error
 	Format string // text or json
+
+	level slog.LevelVar // of the logger that was made
 }
 
 // Define defines the flags of a command.
@@ -25,11 +27,10 @@ func (f *Flags) Define(cmd *cobra.Command) {
 
 // Logger returns a logger that writes to w. Its error names the flag that is wrong.
 func (f *Flags) Logger(w io.Writer) (*slog.Logger, error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(f.Level)); err != nil {
-		return nil, fmt.Errorf("--log-level %q: want debug, info, warn or error", f.Level)
+	if err := f.SetLevel(f.Level); err != nil {
+		return nil, err
 	}
-	options := &slog.HandlerOptions{Level: level}
+	options := &slog.HandlerOptions{Level: &f.level}
 	switch f.Format {
 	case "text":
 		return slog.New(slog.NewTextHandler(w, options)), nil
@@ -37,4 +38,14 @@ func (f *Flags) Logger(w io.Writer) (*slog.Logger, error) {
 		return slog.New(slog.NewJSONHandler(w, options)), nil
 	}
 	return nil, fmt.Errorf("--log-format %q: want text or json", f.Format)
+}
+
+// SetLevel changes the level of the logger that was made.
+func (f *Flags) SetLevel(to string) error {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(to)); err != nil {
+		return fmt.Errorf("--log-level %q: want debug, info, warn or error", to)
+	}
+	f.level.Set(level)
+	return nil
 }

@@ -38,8 +38,15 @@ type Retention struct {
 	MaxBytes int64
 }
 
-// Retain sets the retention. It must be called before Run.
-func (s *Set) Retain(r Retention) { s.retention = r }
+// Retain sets the retention. It holds from the next time on that somebody looks for what can go.
+func (s *Set) Retain(r Retention) { s.retention.Store(&r) }
+
+func (s *Set) retained() Retention {
+	if r := s.retention.Load(); r != nil {
+		return *r
+	}
+	return Retention{}
+}
 
 // intervals is the retention as leave counts.
 func (r Retention) intervals() int {
@@ -58,7 +65,7 @@ func (s *Set) forgetAll(ctx context.Context) {
 			s.forgetIdle(ctx)
 		case <-budget.C:
 			s.forgetSurplus(ctx)
-			s.forgetAbove(ctx, s.retention.MaxBytes)
+			s.forgetAbove(ctx, s.retained().MaxBytes)
 		case <-ctx.Done():
 			return
 		}
@@ -70,7 +77,7 @@ func (s *Set) forgetIdle(ctx context.Context) {
 		if s.up.Link().State != upstream.Up || ctx.Err() != nil {
 			return
 		}
-		if c.leave(s.retention.intervals()) {
+		if c.leave(s.retained().intervals()) {
 			s.forget(c)
 		}
 	}

@@ -24,6 +24,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"yurt/internal/credential"
@@ -61,7 +62,7 @@ type Set struct {
 	overlay *overlay.Overlay // nil: none
 	node    string           // whose pods it is about
 
-	retention Retention
+	retention atomic.Pointer[Retention]
 
 	unauthorized func(credential.Credential) // nil: nobody wants to know
 
