@@ -43,7 +43,7 @@ func TestScripts(t *testing.T) {
 				}
 				await(ts)
 			},
-			"hold":  func(ts *testscript.TestScript, _ bool, args []string) { hold(ts, args[0]) },
+			"hold": func(ts *testscript.TestScript, _ bool, args []string) { hold(ts, args[0]) },
 			"signal": func(ts *testscript.TestScript, _ bool, args []string) {
 				for _, cmd := range ts.BackgroundCmds() {
 					ts.Check(cmd.Process.Signal(map[string]os.Signal{"TERM": syscall.SIGTERM, "INT": os.Interrupt, "HUP": syscall.SIGHUP}[args[0]]))

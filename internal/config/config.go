@@ -190,7 +190,7 @@ func (f *File) Explain(err error, flags *pflag.FlagSet) error {
 	if err == nil {
 		return nil
 	}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // only the tree's own joints are taken apart
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		var errs []error
 		for _, e := range joined.Unwrap() {
 			errs = append(errs, f.Explain(e, flags))
