@@ -51,6 +51,7 @@ endif
 unit: $(if $(root),prepare) ## Run the quick tests: all but those that need the machine to themselves
 	$(GO) test -timeout 15m $(unit_tests)
 	$(GO) -C deploy/verify test ./...
+	$(GO) -C deploy/monitoring test ./...
 
 .PHONY: e2e
 e2e: prepare ## Run all tests on real clusters (needs root); RUN=TestName picks some, K8S=1.34 another Kubernetes
@@ -112,6 +113,7 @@ check: ## Check that sources are formatted and modules are tidy and untouched
 	$(GO) mod tidy -diff
 	$(GO) -C tools mod tidy -diff
 	$(GO) -C deploy/verify mod tidy -diff
+	$(GO) -C deploy/monitoring mod tidy -diff
 	$(GO) mod verify
 
 .PHONY: format
