@@ -52,6 +52,7 @@ unit: $(if $(root),prepare) ## Run the quick tests: all but those that need the 
 	$(GO) test -timeout 15m $(unit_tests)
 	$(GO) -C deploy/verify test ./...
 	$(GO) -C deploy/monitoring test ./...
+	$(GO) -C build/release test ./...
 
 .PHONY: e2e
 e2e: prepare ## Run all tests on real clusters (needs root); RUN=TestName picks some, K8S=1.34 another Kubernetes
@@ -92,6 +93,10 @@ bench-quick: ## Compare ratios with those of bench/baseline.json: less than two 
 build: ## Build static binaries into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X yurt/internal/version.number=$(VERSION)' -o bin/ ./cmd/...
 
+.PHONY: release
+release: ## Build binaries, Debian packages, images, bills of materials and checksums into dist/
+	$(GO) -C build/release run . -source $(CURDIR) -out $(CURDIR)/dist -version $(VERSION) -epoch $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+
 .PHONY: prepare
 prepare: ## Install and build what demo and tests need: Debian packages, Kubernetes, etcd, containerd, CoreDNS
 	$(GO) run ./cmd/playground prepare
@@ -114,6 +119,7 @@ check: ## Check that sources are formatted and modules are tidy and untouched
 	$(GO) -C tools mod tidy -diff
 	$(GO) -C deploy/verify mod tidy -diff
 	$(GO) -C deploy/monitoring mod tidy -diff
+	$(GO) -C build/release mod tidy -diff
 	$(GO) mod verify
 
 .PHONY: format
