@@ -6,6 +6,6 @@
 // the pods that the cloud has for it, all of them ready. Throughout it asserts
 // that no list that the hub answers is older than one before it, and that what
 // ran before a power cut in the dark runs again. At the end it reports how
-// memory and disk have grown. The seed is printed; SOAK_SEED replays it. The
-// machine's own timing is not replayed.
+// memory and disk have grown. The seed is printed, and SEED draws the same faults
+// again; the machine's own timing is not replayed. SOAK says how long it is.
 package soak
