@@ -208,8 +208,15 @@ func (s *site) sample(t *testing.T) {
 	}
 }
 
-// report prints what was done and read, and asserts that nothing grows: in the
-// second half there is not more than in the first, but for what is in flight.
+const (
+	// mostDisk is what the logs of two small nodes may take: they grow until they
+	// are compacted, so that a short soak can't tell a slope from that.
+	mostDisk = 64 << 20
+	// mostMemory is more than a hub behind so few pods takes.
+	mostMemory = 32 << 20
+)
+
+// report prints what was done and read, and asserts that nothing grows for good.
 func (s *site) report(t *testing.T, faults map[string]int) {
 	t.Helper()
 	for _, name := range slices.Sorted(maps.Keys(faults)) {
@@ -219,14 +226,10 @@ func (s *site) report(t *testing.T, faults map[string]int) {
 		r.report(t)
 	}
 	for _, n := range s.Nodes() {
-		for what, figure := range map[string]func(adminapi.Status) int64{
-			"RssAnon":    func(s adminapi.Status) int64 { return s.Process.AnonymousBytes },
-			"disk":       func(s adminapi.Status) int64 { return s.Store.DiskBytes },
-			"goroutines": func(s adminapi.Status) int64 { return int64(s.Process.Goroutines) },
-		} {
+		for _, f := range figures() {
 			var all []int64
 			for _, sample := range s.samples[n.Config.Name] {
-				all = append(all, figure(sample))
+				all = append(all, f.of(sample))
 			}
 			half := len(all) / 2
 			if half == 0 {
@@ -234,11 +237,26 @@ func (s *site) report(t *testing.T, faults map[string]int) {
 				continue
 			}
 			first, second := median(all[:half]), median(all[half:])
-			t.Logf("%s: %s: %d in the first half, %d in the second, %d at the end", n.Config.Name, what, first, second, all[len(all)-1])
-			if second > 2*first {
-				t.Errorf("%s: %s grows from %d to %d", n.Config.Name, what, first, second)
+			t.Logf("%s: %s: median %d in the first half, %d in the second, %d at the end", n.Config.Name, f.name, first, second, all[len(all)-1])
+			if last := all[len(all)-1]; last > f.most {
+				t.Errorf("%s: %s is %d at the end, want at most %d", n.Config.Name, f.name, last, f.most)
 			}
 		}
+	}
+}
+
+// figure is one that must stay small.
+type figure struct {
+	name string
+	most int64
+	of   func(adminapi.Status) int64
+}
+
+func figures() []figure {
+	return []figure{
+		{"RssAnon", mostMemory, func(s adminapi.Status) int64 { return s.Process.AnonymousBytes }},
+		{"disk", mostDisk, func(s adminapi.Status) int64 { return s.Store.DiskBytes }},
+		{"goroutines", 200, func(s adminapi.Status) int64 { return int64(s.Process.Goroutines) }},
 	}
 }
 
