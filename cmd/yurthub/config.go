@@ -15,7 +15,12 @@ import (
 const defaultFile = "/etc/yurthub/config.yaml"
 
 func configCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "config", Short: "Work with the configuration file"}
+	cmd := &cobra.Command{
+		Use: "config", Short: "Work with the configuration file", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			return errors.New("say what to do with the file: yurthub config check [FILE]")
+		},
+	}
 	var noFiles bool
 	check := &cobra.Command{
 		Use:   "check [FILE]",
