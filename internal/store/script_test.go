@@ -16,9 +16,9 @@ import (
 	"github.com/cockroachdb/datadriven"
 )
 
-// TestScripts runs testdata/*.txt: what the store does, told as text. The commands are the methods of world.
+// TestScripts runs testdata/scripts/*.txt: what the store does, told as text. The commands are the methods of world.
 func TestScripts(t *testing.T) {
-	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+	datadriven.Walk(t, "testdata/scripts", func(t *testing.T, path string) {
 		w := &world{t: t, cursors: map[string]*Cursor{}, views: map[string]*View{}, stages: map[string]*Stage{}}
 		defer w.leave()
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
