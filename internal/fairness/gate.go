@@ -152,16 +152,18 @@ func (g *Gate) Enter(ctx context.Context, r Request) (*Turn, error) {
 	case delay > 0 && c.waiting >= g.limits.Queue:
 		return nil, g.refuse(ctx, c, &RefusalError{TooFast, time.Second})
 	}
-	c.purse.credit-- // who waits has spent it, and who comes next waits longer
-	if r.Stream {
-		g.stream(c, 1) // counted while it waits, so that the number holds
-	} else if delay == 0 && g.fits(c, t.width) {
+	seated := !r.Stream && delay == 0 && g.fits(c, t.width)
+	if !r.Stream && !seated && c.waiting >= g.limits.Queue {
+		return nil, g.refuse(ctx, c, &RefusalError{QueueFull, time.Second})
+	}
+	c.purse.credit-- // who waits has spent it, and who comes next waits longer; who is refused has not
+	if seated {
 		g.take(c, t.width)
 		g.mu.Unlock()
 		return t, nil
 	}
-	if !r.Stream && c.waiting >= g.limits.Queue {
-		return nil, g.refuse(ctx, c, &RefusalError{QueueFull, time.Second})
+	if r.Stream {
+		g.stream(c, 1) // counted while it waits, so that the number holds
 	}
 	c.waiting++
 	g.mu.Unlock()

@@ -40,6 +40,13 @@ func enter(t *testing.T, g *Gate, r Request) *Turn {
 	return turn
 }
 
+// known is what the gate knows of a client now.
+func known(g *Gate, id Client) client {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return *g.clients[id]
+}
+
 // crowd sends requests at the same time, and tells how each fared.
 type crowd struct {
 	sync.WaitGroup
@@ -164,7 +171,7 @@ func TestQueueIsBounded(t *testing.T) {
 		var pod crowd
 		pod.send(t.Context(), g, Request{Client: alice}, 1000)
 		synctest.Wait()
-		if c := g.clients[alice]; c.waiting != l.Queue || c.held != l.Queue {
+		if c := known(g, alice); c.waiting != l.Queue || c.held != l.Queue {
 			t.Errorf("%d wait and %d are held back, want %d each", c.waiting, c.held, l.Queue)
 		}
 		pod.Wait()
@@ -214,6 +221,30 @@ func TestPace(t *testing.T) {
 			t.Errorf("%d refusals to %d workers in 100 s", refused, workers)
 		}
 		enter(t, g, Request{Client: bob}).End()
+	})
+}
+
+// TestRefusalIsFree: who is turned away because too many wait has not paid for it.
+func TestRefusalIsFree(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := DefaultLimits(20)
+		l.Rate, l.Burst, l.Queue = 0.001, 10, 3
+		g := NewGate(l)
+		var pod crowd
+		pod.send(t.Context(), g, Request{Client: alice}, l.Share+l.Queue)
+		synctest.Wait()
+		var more crowd
+		more.send(t.Context(), g, Request{Client: alice}, 2)
+		synctest.Wait()
+		if left, want := known(g, alice).purse.credit, l.Burst-float64(l.Share+l.Queue); left < want || left > want+0.1 {
+			t.Errorf("%g requests are left to the client, want %g", left, want)
+		}
+		more.Wait()
+		if more.refused[QueueFull] != 2 {
+			t.Errorf("refused: %v", more.refused)
+		}
+		pod.end()
+		pod.Wait()
 	})
 }
 
