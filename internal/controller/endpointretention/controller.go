@@ -41,6 +41,7 @@ const (
 // written.
 type Reconciler struct {
 	client  client.Client
+	live    client.Reader // asks the API server, not the cache
 	events  events.EventRecorder
 	log     *slog.Logger
 	metrics *metrics
@@ -59,7 +60,7 @@ func Add(mgr manager.Manager, reg prometheus.Registerer, users []string, log *sl
 	if err := mgr.Add(manager.RunnableFunc(k.Run)); err != nil {
 		return fmt.Errorf("add keeper of policy %s: %w", PolicyName, err)
 	}
-	r := &Reconciler{client: mgr.GetClient(), events: mgr.GetEventRecorder(name), log: log, metrics: m, policy: k}
+	r := &Reconciler{client: mgr.GetClient(), live: mgr.GetAPIReader(), events: mgr.GetEventRecorder(name), log: log, metrics: m, policy: k}
 	err := builder.ControllerManagedBy(mgr).
 		Named(name).
 		For(&corev1.Node{}, builder.WithPredicates(predicate.Funcs{UpdateFunc: nodeMatters})).
@@ -118,6 +119,14 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	policy, now := r.policy.now(), time.Now()
 	r.warn(&node, policy)
 	p := decide(&node, pods, policy.honours(), now)
+	if p.takesAway() {
+		// What is written names the version of the pod it is about, and not of the node that it is decided by. A cache that has
+		// fallen behind, as that of a new leader may have, must not take a pod out of its Services.
+		if err := r.live.Get(ctx, req.NamespacedName, &node); err != nil {
+			return reconcile.Result{}, client.IgnoreNotFound(err)
+		}
+		p = decide(&node, pods, policy.honours(), now)
+	}
 	var result reconcile.Result
 	if !p.next.IsZero() {
 		result.RequeueAfter = max(p.next.Sub(now), time.Millisecond)

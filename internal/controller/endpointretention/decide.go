@@ -84,6 +84,11 @@ func decide(node *corev1.Node, pods []*corev1.Pod, policy bool, now time.Time) p
 	return p
 }
 
+// takesAway tells whether a pod is to be kept no longer.
+func (p *plan) takesAway() bool {
+	return slices.ContainsFunc(p.pods, func(c podChange) bool { return c.action != mark })
+}
+
 func ready(pod *corev1.Pod) bool {
 	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
 		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue

@@ -39,6 +39,7 @@ const (
 // written.
 type Reconciler struct {
 	client  client.Client
+	live    client.Reader // asks the API server, not the cache
 	events  events.EventRecorder
 	log     *slog.Logger
 	metrics *metrics
@@ -47,7 +48,7 @@ type Reconciler struct {
 
 // Add lets a manager run the controller while it is the leader. The manager's cache must index pods by spec.nodeName.
 func Add(mgr manager.Manager, reg prometheus.Registerer, log *slog.Logger) error {
-	r := &Reconciler{client: mgr.GetClient(), events: mgr.GetEventRecorder(name), log: log, metrics: newMetrics(reg)}
+	r := &Reconciler{client: mgr.GetClient(), live: mgr.GetAPIReader(), events: mgr.GetEventRecorder(name), log: log, metrics: newMetrics(reg)}
 	err := builder.ControllerManagedBy(mgr).
 		Named(name).
 		For(&corev1.Node{}, builder.WithPredicates(predicate.Funcs{UpdateFunc: nodeMatters})).
@@ -112,6 +113,14 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	}
 	now := time.Now()
 	p := decide(&node, pods, now)
+	if p.takesAway() {
+		// What is written names the version of the pod it is about, and not of the node that it is decided by. A cache that has
+		// fallen behind, as that of a new leader may have, must not cost a pod its protection.
+		if err := r.live.Get(ctx, req.NamespacedName, &node); err != nil {
+			return reconcile.Result{}, client.IgnoreNotFound(err)
+		}
+		p = decide(&node, pods, now)
+	}
 	var result reconcile.Result
 	if !p.next.IsZero() {
 		result.RequeueAfter = max(p.next.Sub(now), time.Millisecond)

@@ -67,6 +67,11 @@ func decide(node *corev1.Node, pods []*corev1.Pod, now time.Time) plan {
 	return p
 }
 
+// takesAway tells whether a pod is to be protected less than it is.
+func (p *plan) takesAway() bool {
+	return slices.ContainsFunc(p.pods, func(c podChange) bool { return c.phase != autonomy.Protected })
+}
+
 func (p *plan) decideAgain(at time.Time) {
 	if !at.IsZero() && (p.next.IsZero() || at.Before(p.next)) {
 		p.next = at
