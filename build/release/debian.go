@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/goreleaser/nfpm/v2"
@@ -74,6 +75,9 @@ func (r *release) installed(work, platform string, programs []string) (files.Con
 		if program != "yurt-controller-manager" { // that is the cloud's
 			contents = append(contents, file(r.binary(program, platform), "/usr/bin/"+program, files.TypeFile, 0o755))
 		}
+	}
+	if slices.Contains(programs, "yurtctl") { // kubectl's plugins are found by their names
+		contents = append(contents, file("yurtctl", "/usr/bin/kubectl-yurt", files.TypeSymlink, 0o777))
 	}
 	units, err := filepath.Glob(filepath.Join(r.source, "deploy", "systemd", "yurthub*"))
 	if err != nil || len(units) == 0 {

@@ -214,6 +214,9 @@ func checkPackage(t *testing.T, path string) {
 	}
 	run(t, "dpkg", "--root="+root, "--force-script-chrootless", "--install", path)
 	run(t, filepath.Join(root, "usr/bin/yurthub"), "config", "check", "--no-files", filepath.Join(root, "etc/yurthub/config.yaml"))
+	if out := run(t, filepath.Join(root, "usr/bin/kubectl-yurt"), "status", "--help"); !strings.Contains(out, "kubectl yurt status [NODE...]") {
+		t.Errorf("the plugin of kubectl says:\n%s", out)
+	}
 
 	// What the units name of the system, so that systemd looks at them as on a node.
 	run(t, "sh", "-c", `cp -a /lib/systemd/system/*.target "$0/lib/systemd/system" && mkdir "$0/bin" && cp -L /bin/kill "$0/bin"`, root)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -11,10 +12,14 @@ import (
 const checkout = "../.."
 
 // TestCommandsInDocs: what the documents tell people to type is there: targets of make, programs, files of the checkout, and
-// the hub's subcommands and flags. `yurthub config check` is run.
+// the hub's and yurtctl's subcommands and flags. `yurthub config check` is run.
 func TestCommandsInDocs(t *testing.T) {
 	makefile := string(text(t, filepath.Join(checkout, "Makefile")))
-	targets, checked := 0, 0
+	yurtctl := filepath.Join(t.TempDir(), "yurtctl")
+	if out, err := exec.Command("go", "build", "-o", yurtctl, "../yurtctl").CombinedOutput(); err != nil {
+		t.Fatalf("build yurtctl: %v\n%s", err, out)
+	}
+	targets, checked, controls := 0, 0, 0
 	for _, block := range commands(t) {
 		words := strings.Fields(block.line)
 		for _, word := range words {
@@ -25,6 +30,11 @@ func TestCommandsInDocs(t *testing.T) {
 			}
 		}
 		switch {
+		case words[0] == "yurtctl":
+			controls++
+			if out, err := exec.Command(yurtctl, append(words[1:], "--help")...).CombinedOutput(); err != nil {
+				t.Errorf("%s: %s: %s", block.doc, block.line, out)
+			}
 		case words[0] == "make" && len(words) > 1:
 			targets++
 			if !strings.Contains(makefile, "\n"+words[1]+":") {
@@ -46,8 +56,8 @@ func TestCommandsInDocs(t *testing.T) {
 			}
 		}
 	}
-	if targets < 3 || checked < 2 {
-		t.Errorf("%d targets and %d commands of the hub found: do documents look otherwise now?", targets, checked)
+	if targets < 3 || checked < 2 || controls < 3 {
+		t.Errorf("%d targets, %d commands of the hub and %d of yurtctl found: do documents look otherwise now?", targets, checked, controls)
 	}
 }
 

@@ -126,22 +126,46 @@ type Collection struct {
 
 // Get reads the status of the hub whose admin port is at address, "host:port".
 func Get(ctx context.Context, client *http.Client, address string) (*Status, error) {
+	body, err := ask(ctx, client, address, "application/json")
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	var status Status
+	if err := json.NewDecoder(io.LimitReader(body, maxDocument)).Decode(&status); err != nil {
+		return nil, fmt.Errorf("read the status of %s: %w", address, err)
+	}
+	return &status, nil
+}
+
+// WriteText writes the status to w as the hub words it for people.
+func WriteText(ctx context.Context, client *http.Client, address string, w io.Writer) error {
+	body, err := ask(ctx, client, address, "text/plain")
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	if _, err := io.Copy(w, io.LimitReader(body, maxDocument)); err != nil {
+		return fmt.Errorf("read the status of %s: %w", address, err)
+	}
+	return nil
+}
+
+const maxDocument = 64 << 20
+
+func ask(ctx context.Context, client *http.Client, address, accept string) (io.ReadCloser, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+StatusPath, http.NoBody)
 	if err != nil {
 		return nil, fmt.Errorf("ask %s for its status: %w", address, err)
 	}
-	r.Header.Set("Accept", "application/json")
+	r.Header.Set("Accept", accept)
 	resp, err := client.Do(r)
 	if err != nil {
 		return nil, fmt.Errorf("ask %s for its status: %w", address, err)
 	}
-	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
+		resp.Body.Close()
 		return nil, fmt.Errorf("ask %s for its status: it answers %s", address, resp.Status)
 	}
-	var status Status
-	if err := json.NewDecoder(io.LimitReader(resp.Body, 64<<20)).Decode(&status); err != nil {
-		return nil, fmt.Errorf("read the status of %s: %w", address, err)
-	}
-	return &status, nil
+	return resp.Body, nil
 }

@@ -6,7 +6,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"yurt/internal/controller/nodeautonomy"
+	"yurt/internal/controller/autonomy"
 )
 
 // slimPod keeps of a pod what controllers decide by. It gets what the cache is about to keep, which may be no pod at all.
@@ -59,7 +59,7 @@ func slimNode(object any) (any, error) {
 	}
 	slim := &corev1.Node{ObjectMeta: slimMeta(&node.ObjectMeta)}
 	for _, c := range node.Status.Conditions {
-		if c.Type == corev1.NodeReady || c.Type == nodeautonomy.PodsProtected {
+		if c.Type == corev1.NodeReady || c.Type == autonomy.PodsProtected {
 			slim.Status.Conditions = append(slim.Status.Conditions, c)
 		}
 	}

@@ -25,6 +25,9 @@ const (
 	Off = "off"
 )
 
+// PodsProtected is the condition by which a node shows what is done for its pods.
+const PodsProtected corev1.NodeConditionType = "PodsProtected"
+
 // Term is for how long pods are protected once their node is dark. The zero value is: not at all.
 type Term struct {
 	endless bool

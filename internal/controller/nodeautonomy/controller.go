@@ -185,7 +185,7 @@ func (r *Reconciler) show(ctx context.Context, node *corev1.Node, p plan) error 
 	target.Name = node.Name
 	err = client.IgnoreNotFound(r.client.Status().Patch(ctx, target, client.RawPatch(types.StrategicMergePatchType, data)))
 	if err != nil {
-		return fmt.Errorf("set condition %s of node %s: %w", PodsProtected, node.Name, err)
+		return fmt.Errorf("set condition %s of node %s: %w", autonomy.PodsProtected, node.Name, err)
 	}
 	node.ResourceVersion = ""
 	for _, e := range p.events {

@@ -11,10 +11,7 @@ import (
 	"yurt/internal/controller/autonomy"
 )
 
-// PodsProtected is the condition by which a node shows what this controller does for its pods.
-const PodsProtected corev1.NodeConditionType = "PodsProtected"
-
-// Reasons of PodsProtected.
+// Reasons of autonomy.PodsProtected.
 const (
 	reasonDark      = "NodeDark"          // True
 	reasonOver      = "DurationOver"      // the term has ended
@@ -95,7 +92,7 @@ func evictable(pod *corev1.Pod) bool {
 func describe(node *corev1.Node, term autonomy.Term, invalid error, protected int, now time.Time) *corev1.NodeCondition {
 	since, dark := autonomy.DarkSince(node)
 	is := func(status corev1.ConditionStatus, reason, format string, args ...any) *corev1.NodeCondition {
-		return &corev1.NodeCondition{Type: PodsProtected, Status: status, Reason: reason, Message: fmt.Sprintf(format, args...)}
+		return &corev1.NodeCondition{Type: autonomy.PodsProtected, Status: status, Reason: reason, Message: fmt.Sprintf(format, args...)}
 	}
 	stamp := func(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 	deadline, ends := term.Deadline(since)
@@ -119,7 +116,7 @@ func describe(node *corev1.Node, term autonomy.Term, invalid error, protected in
 // show sets the condition if it is not so already, and tells of what it means. A node about which there was never anything to tell
 // gets no condition.
 func (p *plan) show(node *corev1.Node, want *corev1.NodeCondition, now time.Time) {
-	i := slices.IndexFunc(node.Status.Conditions, func(c corev1.NodeCondition) bool { return c.Type == PodsProtected })
+	i := slices.IndexFunc(node.Status.Conditions, func(c corev1.NodeCondition) bool { return c.Type == autonomy.PodsProtected })
 	var have corev1.NodeCondition
 	if i >= 0 {
 		have = node.Status.Conditions[i]
