@@ -69,14 +69,20 @@ func TestDelay(t *testing.T) {
 		}
 		return connected
 	}
-	if took := fetch(); took > delay/2 {
+	// fastest of three: a connection whose first packet was lost takes a
+	// second as well.
+	fastest := func() time.Duration {
+		t.Helper()
+		return min(fetch(), fetch(), fetch())
+	}
+	if took := fastest(); took > delay/2 {
 		t.Errorf("without delay a connection took %v", took)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- link.Delay(ctx, delay) }()
 	deadline := time.Now().Add(30 * time.Second)
-	for fetch() < delay { // until it is in place
+	for fastest() < delay { // until it is in place
 		if time.Now().After(deadline) {
 			t.Fatal("connections are not delayed")
 		}
@@ -85,7 +91,7 @@ func TestDelay(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Fatal(err)
 	}
-	if took := fetch(); took > delay/2 {
+	if took := fastest(); took > delay/2 {
 		t.Errorf("after the delay's end a connection took %v", took)
 	}
 }
